@@ -1,0 +1,3 @@
+"""What adversarial robustness does to the explanations of a convolutional network."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,129 @@
+"""Every path and file format that crosses between stages, once.
+
+`epsilon` is the text of a training budget as params.yaml writes it ("8", "0.25"): paths are built from it, as in dvc.yaml.
+All writers are atomic and deterministic: the same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+from torch import Tensor
+
+from epsilens.errors import DataError
+
+PREPARED = Path("data/prepared")
+MANIFEST = PREPARED / "manifest.json"
+MODELS = Path("models")
+ATTACKS = Path("results/attacks")
+ATTRIBUTIONS = Path("results/attributions")
+SCORES = Path("results/scores")
+REPORTS = Path("reports")
+METRICS = Path("metrics")
+SUMMARY = METRICS / "summary.json"
+ACCURACY = METRICS / "accuracy.json"
+QUALITY = METRICS / "quality.json"
+CURVES = METRICS / "curves.json"
+
+
+def cell(root: Path, epsilon: str, seed: int) -> Path:
+    """The folder of one network (one cell of the grid) under one stage's root."""
+    return root / f"eps-{epsilon}" / f"seed-{seed}"
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write through a temporary file: `path` is either the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON with sorted keys; NaN is written as null."""
+    write_bytes(path, (json.dumps(_plain(content), indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Raises DataError if the file is missing or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Named tensors as safetensors, in the order of their names."""
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    write_bytes(path, safetensors.torch.save(ordered))
+
+
+def read_tensors(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
+    """Raises DataError if the file is missing, damaged, or not the one whose SHA-256 is `checksum`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
+        raise DataError(f"{path}: its SHA-256 is not the recorded one; it was changed or damaged. Delete it and `dvc repro`")
+    try:
+        return safetensors.torch.load(content)
+    except Exception as error:  # safetensors raises types of its own for each kind of damage
+        raise DataError(f"{path}: is no safetensors file: {error}") from None
+
+
+def write_rows(path: Path, columns: Mapping[str, Any]) -> None:
+    """A table as parquet; `columns` maps names to equally long sequences."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(dict(columns)), sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_rows(path: Path) -> pa.Table:
+    """Raises DataError if the file is missing or is no parquet."""
+    try:
+        return pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as parquet: {error}") from None
+
+
+def remove_orphans(root: Path, grid: Iterable[tuple[str, int]]) -> list[Path]:
+    """Delete the cells under `root` that are not in the grid (DVC leaves them behind when a grid shrinks).
+
+    They would be hashed with a folder dependency, and a fresh clone would differ from the author's. DVC's cache keeps them.
+    """
+    kept = {cell(root, epsilon, seed) for epsilon, seed in grid}
+    orphans = [path for path in sorted(root.glob("eps-*/seed-*")) if path not in kept]
+    for path in orphans:
+        shutil.rmtree(path)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    return orphans
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not (value - value == 0):  # NaN and both infinities
+        return None
+    return value
