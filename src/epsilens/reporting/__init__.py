@@ -1,0 +1,1 @@
+"""Rows in, evidence out: statistics, tables, figures, one HTML page. Knows no tensors and no models."""

@@ -1,0 +1,59 @@
+"""The sections study, sweep and report of params.yaml."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from epsilens.config import Section
+
+Natural = Annotated[int, Field(ge=0)]
+
+
+def _epsilon(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or math.copysign(1, value) < 0:
+        raise ValueError("a finite number that is 0 or above")
+    return value
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("at least one entry")
+    if len(set(values)) != len(values):
+        raise ValueError("no entry twice (0 and 0.0 are the same)")
+    return values
+
+
+class StudyConfig(Section):
+    """What the report is headed with."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    description: str
+
+
+class SweepConfig(Section):
+    """The grid of networks. Integers stay integers: the text of an epsilon is part of paths and of stage names."""
+
+    epsilons: tuple[Annotated[int | float, BeforeValidator(_epsilon)], ...]
+    seeds: tuple[Natural, ...]
+
+    _different = field_validator("epsilons", "seeds")(_distinct)
+
+    def grid(self) -> list[tuple[str, int]]:
+        """Every (epsilon as dvc.yaml renders it, seed): 8 is "8", 0.25 is "0.25", 8.0 is "8.0"."""
+        return [(str(epsilon), seed) for epsilon in self.epsilons for seed in self.seeds]
+
+
+class ReportConfig(Section):
+    """The headline and the intervals."""
+
+    attribution: str
+    metrics: Annotated[tuple[str, ...], Field(max_length=4)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: Natural
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+
+    _different = field_validator("metrics")(_distinct)

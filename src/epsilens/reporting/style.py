@@ -1,0 +1,118 @@
+"""How every figure looks: colours, line styles, the epsilon axis, and SVG bytes that depend on the content alone."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is left out: it is too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREYS = ("#6b6b6b", "#8f8f8f", "#adadad")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES = ((0, (3, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+INK, FAINT = "#1d2733", "#d9dee4"
+
+LOOK: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a94a0",
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "white",
+    "svg.fonttype": "path",  # text as outlines: the same picture whatever fonts the reader has
+}
+
+CROWDED = 0.05  # share of the axis: budgets nearer than this would hide each other
+
+
+def render(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
+    """The SVG that `draw` makes on an empty figure of `size` inches; the same content gives the same bytes."""
+    with matplotlib.style.context(["default", LOOK | {"svg.hashsalt": name}]):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return own_ids(buffer.getvalue().decode(), name).encode()
+
+
+def own_ids(svg: str, name: str) -> str:
+    """Every id and every reference to one with the figure's name before it, so that figures can share a page."""
+    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+
+
+def plain(text: str) -> str:
+    """Text in which matplotlib sees no mathematics."""
+    return text.replace("$", r"\$")
+
+
+def method_styles(names: Sequence[str], controls: set[str]) -> dict[str, dict[str, Any]]:
+    """Line style of each name: methods in colour, controls thin, grey and dashed; markers differ in both groups."""
+    methods = [name for name in names if name not in controls]
+    others = [name for name in names if name in controls]
+    return {name: _method_style(i) for i, name in enumerate(methods)} | {
+        name: _control_style(i) for i, name in enumerate(others)
+    }
+
+
+def _method_style(i: int) -> dict[str, Any]:
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": "-"}
+
+
+def _control_style(i: int) -> dict[str, Any]:
+    dash = DASHES[i % len(DASHES)]
+    thin = {"linewidth": 1.1, "markersize": 3.5, "zorder": 1.5}
+    return {
+        "color": GREYS[i // len(DASHES) % len(GREYS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": dash,
+    } | thin
+
+
+def unit(norm: str) -> str:
+    """The unit of an epsilon in the literature's convention."""
+    return {"linf": "1/255, L∞", "l2": "L2"}.get(norm.lower(), norm)
+
+
+def positions(epsilons: Sequence[float]) -> dict[float, float]:
+    """Where each epsilon lies: at its own value, or equally spaced where the values are too uneven to be told apart."""
+    ordered = sorted(set(epsilons))
+    gaps = [after - before for before, after in pairwise(ordered)]
+    if gaps and min(gaps) < CROWDED * (ordered[-1] - ordered[0]):
+        return {epsilon: float(i) for i, epsilon in enumerate(ordered)}
+    return {epsilon: epsilon for epsilon in ordered}
+
+
+def epsilon_axis(axes: Axes, epsilons: Sequence[float], norm: str) -> dict[float, float]:
+    """Ticks and label of a training epsilon axis; returns `positions`."""
+    places = positions(epsilons)
+    uneven = any(place != epsilon for epsilon, place in places.items())
+    axes.set_xticks(list(places.values()), [f"{epsilon:g}" for epsilon in places])
+    axes.set_xlabel(f"training ε ({unit(norm)})" + (", not to scale" if uneven else ""))
+    if len(places) > 1:
+        axes.margins(x=0.06)
+    else:
+        axes.set_xlim(next(iter(places.values())) - 1, next(iter(places.values())) + 1)
+    return places

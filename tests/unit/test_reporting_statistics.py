@@ -1,0 +1,190 @@
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from epsilens.errors import DataError
+from epsilens.reporting.statistics import (
+    cube,
+    estimate,
+    image_sets,
+    interval,
+    network_means,
+    resampled_means,
+    resampling_weights,
+)
+
+OPTIONS = {"samples": 4000, "seed": 3, "confidence": 0.9}
+
+
+def everything(values):
+    return np.ones(values.shape[:3], dtype=bool)
+
+
+def test_cube_places_unsorted_rows_by_their_names():
+    rows = pd.DataFrame(
+        [
+            {"epsilon": 8.0, "seed": 1, "image": 30, "metric": "b", "score": -1.5},
+            {"epsilon": 0.0, "seed": 0, "image": 10, "metric": "a", "score": 2.0},
+            {"epsilon": 0.0, "seed": 1, "image": 20, "metric": "b", "score": 7.0},
+        ]
+    )
+    found = cube(rows, ["metric"], "score")
+    assert found.epsilons == [0.0, 8.0]
+    assert found.seeds == [0, 1]
+    assert found.columns == [("b",), ("a",)]
+    assert found.values.shape == (2, 2, 3, 2)
+    assert found.values[1, 1, 2, 0] == -1.5
+    assert found.values[0, 0, 0, 1] == 2.0
+    assert found.values[0, 1, 1, 0] == 7.0
+    assert np.isnan(found.values).sum() == 24 - 3
+
+
+def test_cube_refuses_two_rows_for_one_score_and_an_empty_table():
+    rows = pd.DataFrame(
+        {"epsilon": [1.0, 1.0], "seed": [0, 0], "image": [5, 5], "metric": ["a", "a"], "score": [1.0, 2.0]}
+    )
+    with pytest.raises(DataError, match="two rows"):
+        cube(rows, ["metric"], "score")
+    with pytest.raises(DataError, match="no rows"):
+        cube(rows.iloc[:0], ["metric"], "score")
+
+
+def test_image_sets():
+    correct = np.array([[[1, 1, 0, np.nan]], [[1, 0, 0, 1]]], dtype=float)  # [2, 1, 4]
+    sets = image_sets(correct)
+    assert sets["all"].tolist() == [[[True, True, True, False]], [[True, True, True, True]]]
+    assert sets["common"].tolist() == [[[True, False, False, False]], [[True, False, False, False]]]
+    assert sets["own"].tolist() == [[[True, True, False, False]], [[True, False, False, True]]]
+    assert next(iter(sets)) == "common"
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_each_resample_draws_one_unit_less_than_there_are(count):
+    weights = resampling_weights(count, 50, np.random.default_rng(0))
+    assert weights.shape == (50, count)
+    assert (weights.sum(axis=1) == max(1, count - 1)).all()
+    assert (weights >= 0).all()
+
+
+def test_resampling_draws_every_unit_equally_often():
+    weights = resampling_weights(5, 20000, np.random.default_rng(1))
+    np.testing.assert_allclose(weights.mean(axis=0), 4 / 5, atol=0.02)
+
+
+def test_network_means_leave_undefined_scores_out():
+    values = np.array([[[[1.0, np.nan], [np.nan, np.nan], [-4.0, np.nan]]]])  # [1, 1, 3, 2]
+    np.testing.assert_array_equal(network_means(values), [[[-1.5, np.nan]]])
+
+
+def test_one_seed_bootstrap_has_the_textbook_variance():
+    values = np.random.default_rng(5).normal(-3, 2, size=(1, 1, 40, 2))
+    replicates = resampled_means(values, samples=40000, seed=0)
+    expected = values[0, 0].var(axis=0, ddof=1) / 40
+    np.testing.assert_allclose(replicates[:, 0].var(axis=0), expected, rtol=0.04)
+    np.testing.assert_allclose(replicates[:, 0].mean(axis=0), values[0, 0].mean(axis=0), atol=0.01)
+
+
+def test_seed_variance_is_unbiased_even_with_two_seeds():
+    per_seed = np.array([0.2, -0.6])
+    values = np.broadcast_to(per_seed[None, :, None, None], (1, 2, 30, 1)).copy()
+    replicates = resampled_means(values, samples=40000, seed=0)
+    assert replicates.var() == pytest.approx(per_seed.var(ddof=1) / 2, rel=0.02)
+
+
+def test_images_are_shared_by_all_seeds():
+    """Were images drawn anew for each seed, an image's effect would average out and look too certain."""
+    image_effect = np.random.default_rng(2).normal(size=50)
+    values = np.broadcast_to(image_effect[None, None, :, None], (1, 4, 50, 1)).copy()
+    replicates = resampled_means(values, samples=20000, seed=0)
+    assert replicates.var() == pytest.approx(image_effect.var(ddof=1) / 50, rel=0.05)
+
+
+def test_differences_are_paired_by_image_and_by_seed():
+    rng = np.random.default_rng(7)
+    first = rng.normal(size=(1, 3, 20, 2)) * 10 + rng.normal(size=(1, 3, 1, 1)) * 10
+    values = np.concatenate([first, first + 0.25])
+    found = estimate(values, everything(values), **OPTIONS)
+    np.testing.assert_allclose(found.difference, [[0, 0], [0.25, 0.25]], atol=1e-12)
+    np.testing.assert_allclose(found.difference_low, found.difference, atol=1e-12)
+    np.testing.assert_allclose(found.difference_high, found.difference, atol=1e-12)
+    assert (found.high - found.low > 1).all()
+
+
+def test_networks_count_alike_however_many_images_they_have():
+    values = np.array([[[1.0, 1.0, 1.0, 1.0], [5.0, np.nan, np.nan, np.nan]]])[..., None]  # [1, 2, 4, 1]
+    found = estimate(values, everything(values), **OPTIONS)
+    assert found.mean.item() == 3.0
+    assert (found.seed_min.item(), found.seed_max.item()) == (1.0, 5.0)
+    assert (found.n.item(), found.nan.item()) == (4, 3)
+    assert (found.low.item(), found.high.item()) == (1.0, 5.0)
+
+
+def test_members_restrict_the_images():
+    values = np.array([[[-1.0, 100.0, np.nan, 3.0]]])[..., None]
+    found = estimate(values, np.array([[[True, False, True, True]]]), **OPTIONS)
+    assert found.mean.item() == 1.0
+    assert (found.n.item(), found.nan.item()) == (2, 1)
+
+
+def test_nothing_defined_gives_nan_without_a_warning():
+    values = np.full((2, 2, 3, 2), np.nan)
+    values[..., 1] = 4.0
+    found = estimate(values, everything(values), **OPTIONS)
+    assert np.isnan(found.mean[:, 0]).all()
+    assert np.isnan(found.low[:, 0]).all()
+    assert np.isnan(found.seed_min[:, 0]).all()
+    assert found.n.tolist() == [[0, 3], [0, 3]]
+    assert found.nan.tolist() == [[6, 0], [6, 0]]
+    np.testing.assert_array_equal(found.high[:, 1], [4.0, 4.0])
+    nobody = estimate(values, np.zeros((2, 2, 3), dtype=bool), **OPTIONS)
+    assert np.isnan(nobody.mean).all()
+    assert np.isnan(nobody.difference_high).all()
+
+
+def test_one_image_and_one_seed_have_no_width():
+    found = estimate(np.array([[[[-2.5]]]]), np.ones((1, 1, 1), dtype=bool), **OPTIONS)
+    assert found.low.item() == found.mean.item() == found.high.item() == -2.5
+
+
+def test_interval_is_the_percentiles_and_skips_undefined_replicates():
+    replicates = np.concatenate([np.arange(101.0)[::-1], [np.nan, np.nan]])[:, None]
+    low, high = interval(replicates, 0.9)
+    assert (low.item(), high.item()) == (pytest.approx(5), pytest.approx(95))
+
+
+def test_blocks_change_nothing_but_the_draws(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(2, 2, 30, 3))
+    whole = resampled_means(values, samples=500, seed=1)
+    monkeypatch.setattr("epsilens.reporting.statistics.BLOCK", 30 * 7)
+    parts = resampled_means(values, samples=500, seed=1)
+    assert parts.shape == whole.shape == (500, 2, 3)
+    np.testing.assert_allclose(parts.mean(axis=0), whole.mean(axis=0), atol=0.05)
+
+
+def test_same_seed_same_numbers_other_seed_others():
+    values = np.random.default_rng(0).normal(size=(1, 3, 20, 1))
+    np.testing.assert_array_equal(
+        resampled_means(values, samples=100, seed=1), resampled_means(values, samples=100, seed=1)
+    )
+    assert (resampled_means(values, samples=100, seed=1) != resampled_means(values, samples=100, seed=2)).any()
+
+
+def test_coverage_of_the_interval_with_five_seeds_and_sixty_images():
+    rng = np.random.default_rng(11)
+    hits = 0
+    trials = 200
+    for trial in range(trials):
+        seeds, images, noise = (rng.normal(size=shape) for shape in [(1, 5, 1, 1), (1, 1, 60, 1), (1, 5, 60, 1)])
+        values = 1.5 + 0.1 * seeds + images + noise
+        found = estimate(values, everything(values), samples=300, seed=trial, confidence=0.9)
+        hits += int(found.low.item() <= 1.5 <= found.high.item())
+    assert 0.84 <= hits / trials <= 0.97
+
+
+def test_a_default_study_takes_a_few_seconds_at_most():
+    values = np.random.default_rng(0).normal(size=(4, 2, 100, 72))
+    start = time.process_time()
+    estimate(values, everything(values), samples=2000, seed=0, confidence=0.95)
+    assert time.process_time() - start < 10
