@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,6 +17,7 @@ from epsilens.errors import ConfigError, DataError
 from epsilens.reporting.config import ReportConfig, StudyConfig
 from epsilens.reporting.report import Inputs, build, tabulate
 
+ROOT = Path(__file__).parents[2]
 EVIL = '<script>alert("1")</script>'
 CONFIG = ReportConfig(attribution="gradient", metrics=("gini", "mass"), bootstrap=200, seed=0, confidence=0.95)
 METRICS = {
@@ -199,6 +201,7 @@ def test_same_rows_same_bytes_in_another_process():
         subprocess.run(
             [sys.executable, "-c", program],
             env=os.environ | {"PYTHONHASHSEED": seed, "TZ": zone, "PYTHONPATH": "src:."},
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,
@@ -291,4 +294,4 @@ def test_the_room_needs_no_torch():
         "import sys, epsilens.reporting.report, epsilens.reporting.config\n"
         "assert not {'torch', 'mlflow', 'matplotlib.pyplot'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": "src"}, check=True)
+    subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, check=True)

@@ -152,7 +152,9 @@ def _trade_off(
         axes.hlines(y[i], clean["low"], clean["high"], color=colour, linewidth=1.2)
         axes.vlines(x[i], row["low"], row["high"], color=colour, linewidth=1.2)
         axes.plot(x[i], y[i], color=colour, marker="o", markersize=6)
-        axes.annotate(f"ε = {epsilon:g}", (x[i], y[i]), (6, 6), textcoords="offset points", fontsize=8, color=INK)
+        # Alternately above and below, so that neighbours do not hide each other's label
+        offset, side = ((6, 6), "left") if i % 2 == 0 else ((-6, -12), "right")
+        axes.annotate(f"ε = {epsilon:g}", (x[i], y[i]), offset, textcoords="offset points", ha=side, fontsize=8)
     axes.margins(0.16)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.set_xlabel("clean accuracy")

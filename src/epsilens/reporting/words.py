@@ -180,5 +180,6 @@ def _undefined(quality: Sequence[Row], facts: Facts) -> list[str]:
     if empty:
         lines.append(f"Undefined on every image (relevance needs masks): {', '.join(empty)}.")
     if partly:
-        lines.append(f"{partly} single scores of the other metrics are undefined; they are left out and counted (nan).")
+        which = " of other metrics" if empty else ""
+        lines.append(f"{partly} single scores{which} are undefined; they are left out and counted (nan).")
     return lines
