@@ -188,3 +188,13 @@ def test_a_default_study_takes_a_few_seconds_at_most():
     start = time.process_time()
     estimate(values, everything(values), samples=2000, seed=0, confidence=0.95)
     assert time.process_time() - start < 10
+
+
+def test_undefined_scores_outside_the_set_are_not_counted():
+    values = np.array([[[1.0, np.nan, np.nan]]])[..., None]
+    assert estimate(values, np.array([[[True, True, False]]]), **OPTIONS).nan.item() == 1
+
+
+def test_images_without_any_score_are_not_resampled():
+    values = np.array([[[0.0, np.nan, 1.0]]])[..., None]
+    assert set(resampled_means(values, samples=200, seed=0).ravel()) == {0.0, 1.0}  # of two images one is drawn

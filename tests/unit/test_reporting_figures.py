@@ -1,0 +1,123 @@
+import math
+
+import pytest
+from matplotlib.figure import Figure
+
+from epsilens.reporting import figures
+from epsilens.reporting.style import COLOURS, render
+
+FACTS = {
+    "metrics": {"m": {"label": "M", "better": "higher", "chance": 0.25}},
+    "attributions": {"a": {"label": "A", "kind": "method"}, "r": {"label": "R", "kind": "control"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch):
+    """The figures drawn in a test, by name, instead of their SVG."""
+    sheets = {}
+
+    def keep(name, size, draw):
+        sheets[name] = Figure(figsize=size)
+        draw(sheets[name])
+        return b""
+
+    monkeypatch.setattr(figures, "render", keep)
+    return sheets
+
+
+def accuracy(epsilon, split, attack, budget, value):
+    return {"epsilon": epsilon, "split": split, "attack": attack, "budget": budget, "accuracy": value,
+            "low": value - 0.1, "high": value + 0.05}  # fmt: skip
+
+
+ACCURACY = [
+    accuracy(0.0, "test", "clean", 0.0, 0.9),
+    accuracy(8.0, "test", "clean", 0.0, 0.8),
+    accuracy(0.0, "test", "pgd", 4.0, 0.2),
+    accuracy(8.0, "test", "pgd", 4.0, 0.7),
+    accuracy(8.0, "test", "pgd", 2.0, 0.75),
+    accuracy(0.0, "test_b", "clean", 0.0, 0.5),
+    accuracy(8.0, "test_b", "clean", 0.0, 0.6),
+]
+QUALITY = [
+    {"epsilon": e, "attribution": method, "metric": "m", "mean": mean, "low": mean - 0.2, "high": mean + 0.1}
+    for method, ends in {"a": (0.3, 0.6), "r": (0.2, 0.1)}.items()
+    for e, mean in zip((0.0, 8.0), ends, strict=True)
+]
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def test_accuracy_lines_show_the_headline_budget_only(drawn):
+    networks = [row | {"seed": seed} for row in ACCURACY for seed in (0, 1)]
+    figures.accuracy(ACCURACY, networks, budget=4.0, norm="linf")
+    (axes,) = drawn["accuracy"].axes
+    shown = {label: line.get_ydata().tolist() for label, line in lines(axes).items()}
+    assert shown == {"clean": [0.9, 0.8], "PGD, ε = 4": [0.2, 0.7], "test b, clean": [0.5, 0.6]}
+    assert axes.get_xlabel() == "training ε (1/255, L∞)"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "8"]
+
+
+def test_matrix_rows_are_training_budgets_and_columns_attack_budgets(drawn):
+    figures.matrix(ACCURACY, attack="pgd", norm="l2")
+    (axes,) = drawn["matrix"].axes
+    cells = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
+    assert cells == {(0.5, 0.5): "90.0", (0.5, 1.5): "–", (0.5, 2.5): "20.0",
+                     (1.5, 0.5): "80.0", (1.5, 1.5): "75.0", (1.5, 2.5): "70.0"}  # fmt: skip
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["clean", "2", "4"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["0", "8"]
+    assert axes.yaxis_inverted()
+    assert figures.matrix(ACCURACY, attack="square", norm="l2") is None
+
+
+def test_metric_shows_methods_with_intervals_controls_without_and_chance(drawn):
+    figures.metric(QUALITY, "m", FACTS, norm="linf")
+    (axes,) = drawn["metric-m"].axes
+    shown = lines(axes)
+    assert shown["A"].get_ydata().tolist() == [0.3, 0.6]
+    assert shown["A"].get_color() in COLOURS
+    assert shown["R"].get_ydata().tolist() == [0.2, 0.1]
+    assert shown["R"].get_linestyle() != "-"
+    assert list(shown["chance level"].get_ydata()) == [0.25, 0.25]
+    band, bars = axes.collections
+    assert band.get_datalim(axes.transData).intervaly.tolist() == pytest.approx([0.1, 0.7])
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
+        pytest.approx([0.1, 0.4]),
+        pytest.approx([0.4, 0.7]),
+    ]
+    assert "↑ higher is better" in [text.get_text() for text in axes.texts]
+
+
+def test_trade_off_has_a_cross_at_each_epsilon(drawn):
+    figures.trade_off(ACCURACY, QUALITY, "m", "a", FACTS, norm="linf")
+    (axes,) = drawn["trade-off-m"].axes
+    assert axes.lines[0].get_xydata().tolist() == [[0.9, 0.3], [0.8, 0.6]]
+    across, up = axes.collections[:2]
+    assert across.get_segments()[0].ravel().tolist() == pytest.approx([0.8, 0.3, 0.95, 0.3])
+    assert up.get_segments()[0].ravel().tolist() == pytest.approx([0.9, 0.1, 0.9, 0.4])
+    assert [text.get_text() for text in axes.texts][:2] == ["ε = 0", "ε = 8"]
+    undefined = [row | {"mean": math.nan} for row in QUALITY]
+    assert figures.trade_off(ACCURACY, undefined, "m", "a", FACTS, norm="linf") is None
+
+
+def test_training_marks_the_kept_epoch_and_skips_what_was_not_recorded(drawn):
+    rows = [
+        {"epsilon": 0.0, "seed": 0, "epoch": e, "loss": 3.0 - e, "validation_accuracy": 0.5 + e / 10,
+         "validation_robust_accuracy": None, "kept": e == 1}
+        for e in range(3)
+    ]  # fmt: skip
+    figures.training(rows)
+    top, bottom = drawn["training"].axes
+    assert [line.get_ydata().tolist() for line in top.lines] == [[0.5, 0.6, 0.7]]
+    assert [line.get_ydata().tolist() for line in bottom.lines] == [[3.0, 2.0, 1.0]]
+    assert top.collections[0].get_offsets().tolist() == [[1.0, 0.6]]
+    assert figures.training([]) is None
+
+
+def test_svg_does_not_tell_when_it_was_drawn():
+    svg = render("name", (2, 1), lambda figure: figure.add_subplot().set_title("A"))
+    assert b"<dc:date>" not in svg
+    assert svg == render("name", (2, 1), lambda figure: figure.add_subplot().set_title("A"))
