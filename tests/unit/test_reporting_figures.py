@@ -52,8 +52,9 @@ def lines(axes):
 
 
 def test_accuracy_lines_show_the_headline_budget_only(drawn):
-    networks = [row | {"seed": seed} for row in ACCURACY for seed in (0, 1)]
-    figures.accuracy(ACCURACY, networks, budget=4.0, norm="linf")
+    rows = [*ACCURACY, accuracy(8.0, "test", "square", 2.0, 0.1)]
+    networks = [row | {"seed": seed} for row in rows for seed in (0, 1)]
+    figures.accuracy(rows, networks, budget=4.0, norm="linf")
     (axes,) = drawn["accuracy"].axes
     shown = {label: line.get_ydata().tolist() for label, line in lines(axes).items()}
     assert shown == {"clean": [0.9, 0.8], "PGD, ε = 4": [0.2, 0.7], "test b, clean": [0.5, 0.6]}
