@@ -23,7 +23,7 @@ from epsilens.data.source import Source
 from epsilens.randomness import generator
 from epsilens.types import Samples
 
-SUPERSAMPLING = 4  # shapes are drawn at four times the size and averaged: smooth edges
+SUPERSAMPLING = 2  # shapes are drawn at twice the size and averaged: smooth edges
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=10)]
