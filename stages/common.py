@@ -1,0 +1,60 @@
+"""What every stage shares: its command line, its parameters, its device, and how it fails."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from epsilens import config
+from epsilens.errors import ConfigError, EpsilensError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage: an error that the user can mend becomes a message and an exit status, not a traceback."""
+    try:
+        main()
+    except EpsilensError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        print("stopped; `dvc repro` continues from here", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def params() -> Mapping[str, Any]:
+    """params.yaml of the working copy."""
+    return config.read()
+
+
+def cell(description: str | None) -> tuple[str, float, int]:
+    """`--epsilon E --seed S` of one network: the text of epsilon as paths have it, its value, the seed."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--epsilon", required=True, help="training budget (Linf: in 1/255, L2: in [0, 1]-pixel norm)")
+    parser.add_argument("--seed", required=True, type=int, help="seed of the training run")
+    given = parser.parse_args()
+    try:
+        return given.epsilon, float(given.epsilon), given.seed
+    except ValueError:
+        raise ConfigError(f"--epsilon: found {given.epsilon!r}, expected a number") from None
+
+
+def device() -> str:
+    """EPSILENS_DEVICE, or cuda where there is one, else cpu: where a stage computes is no parameter of the study."""
+    import torch
+
+    return os.environ.get("EPSILENS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def data_root() -> Path:
+    """EPSILENS_DATA, the folder of raw data sets; data/raw of the repository by default."""
+    return Path(os.environ.get("EPSILENS_DATA") or project_root() / "data" / "raw")
+
+
+def project_root() -> Path:
+    """The repository itself, also where DVC runs a stage in a temporary copy of it."""
+    return Path(os.environ.get("DVC_ROOT") or ".").resolve()

@@ -1,0 +1,104 @@
+"""Train one network at one epsilon and seed."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from epsilens import artifacts, config, models
+from epsilens.attacks import ThreatModel
+from epsilens.attacks.config import ThreatConfig
+from epsilens.data.manifest import read_manifest, read_split
+from epsilens.errors import BusyError
+from epsilens.models import checkpoints as networks
+from epsilens.models.config import ModelConfig
+from epsilens.randomness import derive
+from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, fit
+from stages.common import cell, device, params, project_root, run
+
+CODE = ("stages/train.py", "src/epsilens/*.py", "src/epsilens/attacks/*.py", "src/epsilens/models/*.py", "src/epsilens/training/*.py")
+
+
+def run_key(*facts: object) -> str:
+    """A name for everything that defines the result of a run: its parameters, its data, the code, torch, the threads."""
+    root = Path(__file__).resolve().parent.parent
+    code = {str(p.relative_to(root)): artifacts.sha256(p) for pattern in CODE for p in sorted(root.glob(pattern))}
+    known = (facts, code, torch.__version__, torch.get_num_threads())
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def follow_live() -> None:
+    """Start the follower that shows the curves in MLflow while training runs; nothing depends on it."""
+    command = [sys.executable, "-m", "stages.live"]
+    quiet = subprocess.DEVNULL
+    subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+class Progress:
+    """One line an epoch on the terminal and in the folder of the run, where the live follower finds it."""
+
+    def __init__(self, folder: Path, epochs: int, cell: dict[str, object]) -> None:
+        self.path, self.epochs, self.cell = folder / "history.jsonl", epochs, cell
+        self.started, self.seen = time.monotonic(), 0
+
+    def __call__(self, epoch: Epoch) -> None:
+        self.seen += 1
+        left = (time.monotonic() - self.started) / self.seen * (self.epochs - epoch.epoch)
+        print(
+            f"epoch {epoch.epoch}/{self.epochs}: loss {epoch.loss:.3f}, validation {epoch.validation_accuracy:.3f}, "
+            f"under PGD {epoch.validation_robust_accuracy:.3f}, {left:.0f} s left",
+            flush=True,
+        )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**self.cell, **asdict(epoch)}) + "\n")
+
+
+def card(settings: TrainConfig, model: ModelConfig, norm: str, epsilon: float, seed: int) -> dict[str, Any]:
+    """What a reader of the weights must know; `models.checkpoints.load` rebuilds the network from it."""
+    facts = read_manifest(artifacts.PREPARED)
+    return {
+        "architecture": model.name,
+        "options": model.options,
+        **{name: facts[name] for name in ("class_names", "mean", "std", "channels", "height", "width")},
+        "threat": {"norm": norm, "epsilon": epsilon},
+        "training": {**settings.model_dump(), "seed": seed},
+        "data": {name: facts["splits"][name]["sha256"] for name in ("train", "validation")},
+    }
+
+
+def main() -> None:
+    text, epsilon, seed = cell(__doc__)
+    raw = params()
+    settings = config.section(raw, "train", TrainConfig)
+    model = config.section(raw, "model", ModelConfig)
+    norm = config.section(raw, "threat", ThreatConfig).norm
+    identity = card(settings, model, norm, epsilon, seed)
+    scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{run_key(identity)}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(scratch.with_suffix(".lock"), timeout=0):
+            follow_live()
+            shape = (len(identity["class_names"]), identity["mean"], identity["std"])
+            network = models.build(model.name, model.options, *shape, derive(seed, "weights")).to(device())
+            trainer = Trainer(network, ThreatModel.of(norm, epsilon), settings, seed=seed)
+            progress = Progress(scratch, settings.epochs, {"epsilon": epsilon, "seed": seed})
+            parts = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
+            state, history = fit(trainer, *parts, Checkpoints(scratch), progress)
+            folder = artifacts.cell(artifacts.MODELS, text, seed)
+            networks.save(folder, state, {**identity, "kept": next(e for e in history if e["kept"])})
+            artifacts.write_json(folder / "history.json", history)
+            Checkpoints(scratch).clear()
+    except Timeout:
+        raise BusyError(f"another process trains epsilon {text}, seed {seed}; wait for it or stop it") from None
+
+
+if __name__ == "__main__":
+    run(main)
