@@ -94,7 +94,7 @@ def main() -> None:
             state, history = fit(trainer, *parts, Checkpoints(scratch), progress)
             folder = artifacts.cell(artifacts.MODELS, text, seed)
             networks.save(folder, state, {**identity, "kept": next(e for e in history if e["kept"])})
-            artifacts.write_json(folder / "history.json", history)
+            artifacts.write_json(folder / artifacts.HISTORY, history)
             Checkpoints(scratch).clear()
     except Timeout:
         raise BusyError(f"another process trains epsilon {text}, seed {seed}; wait for it or stop it") from None

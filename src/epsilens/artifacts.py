@@ -26,6 +26,7 @@ MANIFEST = PREPARED / "manifest.json"
 MODELS = Path("models")
 ATTACKS = Path("results/attacks")
 ATTRIBUTIONS = Path("results/attributions")
+GALLERY = Path("results/gallery")
 SCORES = Path("results/scores")
 REPORTS = Path("reports")
 METRICS = Path("metrics")
@@ -33,6 +34,14 @@ SUMMARY = METRICS / "summary.json"
 ACCURACY = METRICS / "accuracy.json"
 QUALITY = METRICS / "quality.json"
 CURVES = METRICS / "curves.json"
+
+# Names of files inside the folder of a cell.
+ROWS = "rows.parquet"
+FACTS = "facts.json"
+HISTORY = "history.json"
+MAPS = "maps.safetensors"
+INDEX = "index.parquet"
+GALLERY_INDEX = "gallery.json"
 
 
 def cell(root: Path, epsilon: str, seed: int) -> Path:

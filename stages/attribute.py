@@ -1,0 +1,50 @@
+"""Attribution maps of one network on the evaluation images, and pictures of the first of them."""
+
+import torch
+
+from epsilens import artifacts, config
+from epsilens.attributions import explainers
+from epsilens.attributions.config import AttributeConfig
+from epsilens.attributions.pictures import gallery, png
+from epsilens.data.manifest import read_manifest, read_split
+from epsilens.models.checkpoints import load
+from epsilens.randomness import noise_seeds
+from stages.common import cell, device, params, run
+
+
+def main() -> None:
+    text, _, seed = cell(__doc__)
+    settings = config.section(params(), "attribute", AttributeConfig)
+    network = load(artifacts.cell(artifacts.MODELS, text, seed), device())
+    samples = read_split(artifacts.PREPARED, "evaluation").to(device())
+    images, seeds = samples.pixels(), noise_seeds(settings.seed, samples.ids)
+    with torch.no_grad():
+        confidence, targets = torch.cat([network(part) for part in images.split(500)]).softmax(dim=1).max(dim=1)
+
+    maps = {name: explain(images, targets, seeds) for name, explain in explainers(network, settings).items()}
+    folder = artifacts.cell(artifacts.ATTRIBUTIONS, text, seed)
+    artifacts.write_tensors(folder / artifacts.MAPS, maps)
+    index = {"image": samples.ids, "label": samples.labels, "target": targets}
+    artifacts.write_rows(folder / artifacts.INDEX, {name: column.tolist() for name, column in index.items()})
+
+    names = read_manifest(artifacts.PREPARED)["class_names"]
+    rows = range(min(settings.gallery, len(samples)))
+    shown = artifacts.cell(artifacts.GALLERY, text, seed)
+    for stem, picture in gallery(samples.images, maps, rows):
+        artifacts.write_bytes(shown / f"{stem}.png", png(picture))
+    captions = [
+        {
+            "row": row,
+            "id": int(samples.ids[row]),
+            "label": names[samples.labels[row]],
+            "prediction": names[targets[row]],
+            "confidence": round(float(confidence[row]), 4),
+        }
+        for row in rows
+    ]
+    artifacts.write_json(shown / artifacts.GALLERY_INDEX, {"methods": list(maps), "images": captions})
+    print(f"{len(samples)} images explained by {', '.join(maps)}; {int((targets == samples.labels).sum())} predicted right")
+
+
+if __name__ == "__main__":
+    run(main)
