@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from epsilens.attacks.config import AttackConfig
+from epsilens.attacks.config import AttackConfig, check
 from epsilens.attacks.pgd import margins, pgd, worst_case
 from epsilens.attacks.threat import ThreatModel
 from epsilens.randomness import noise_seeds
 from epsilens.types import Images, Model, Samples
 
-__all__ = ["ATTACKS", "Attack", "ThreatModel", "attack_margins", "clean_margins", "margins", "pgd", "worst_case"]
+__all__ = ["ATTACKS", "Attack", "ThreatModel", "attack_margins", "check", "clean_margins", "margins", "pgd", "worst_case"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+# `make repro` and `make test` are all that a new clone needs: Python >= 3.11, git and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+STAMP := .venv/.complete-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
+PORT ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro validate study record test test-slow check bench ui clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+# The stamp is written last, after `pip check`: an interrupted set-up leaves none, and is done again from the start.
+$(STAMP): requirements.txt requirements-dev.txt
+	@rm -f .venv/.complete-*
+	@$(BIN)/python -c '' 2>/dev/null || { echo "set-up: creating .venv"; rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@echo "set-up: installing requirements (a few minutes, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/python -m pip check --disable-pip-version-check > .venv/pip-check.log || { cat .venv/pip-check.log; exit 1; }
+	@touch $@
+
+setup: $(STAMP)  ## create .venv and install what is pinned in requirements*.txt
+
+validate: setup  ## check params.yaml as a whole
+	@python -m stages.validate
+
+repro: validate  ## run the study that params.yaml describes, as far as it is out of date
+	@dvc repro
+	@python -m stages.track --catch-up
+	@echo
+	@echo "report:      $(CURDIR)/reports/index.html"
+	@echo "experiments: dvc exp show --only-changed"
+	@echo "MLflow UI:   make ui, then open http://127.0.0.1:$(PORT)"
+
+study: setup  ## make a study active: make study NAME=cifar10 (it becomes params.yaml; `dvc repro` runs it)
+	@test -f studies/$(NAME).yaml || { echo "error: NAME=$(NAME): known are $(basename $(notdir $(wildcard studies/*.yaml)))"; exit 2; }
+	@cp studies/$(NAME).yaml params.yaml
+	@python -m stages.validate
+
+record: setup  ## keep the present results of a study in metrics/<study>/, to be committed
+	@python -m stages.record
+
+test: setup  ## the whole test suite but the slow ones
+	@python -m pytest -q
+
+test-slow: setup  ## parity and end-to-end tests that take minutes
+	@python -m pytest -q -m slow
+
+check: setup  ## lint, format and types
+	@ruff check .
+	@ruff format --check .
+	@pyright
+
+bench: setup  ## one table and one JSON line for each claim about speed
+	@for file in benchmarks/*.py; do echo "== $$file"; python "$$file" || exit 1; done
+
+ui: setup  ## MLflow on 127.0.0.1 (PORT=5000)
+	@mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+clean:  ## remove outputs and set-up; DVC's cache stays
+	@rm -rf .venv data models results reports .checkpoints

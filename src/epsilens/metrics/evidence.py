@@ -1,0 +1,93 @@
+"""What metrics are computed from. Shared work is done once: one neighbourhood serves all stability metrics, one removal
+path all faithfulness metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from epsilens.metrics.imputation import impute
+from epsilens.metrics.weights import pixel_weights
+from epsilens.randomness import derive, per_image
+from epsilens.types import Attributions, Explainer, Images, Labels, Masks, Model, NoiseSeeds
+
+IMPUTATION_NOISE = 0.01  # standard deviation on imputed pixels, as in the reference, so that they cannot be told by smoothness
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Maps of the same classes at K perturbed images, and whether the prediction is still that class."""
+
+    attributions: Tensor  # [K, N, C, H, W]
+    kept: Tensor  # bool [K, N]
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Whether the prediction is still the clean one after a share of the pixels was imputed, bool [Q, N]."""
+
+    least_first: Tensor
+    most_first: Tensor
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One method's maps of one network, and all that its metrics need."""
+
+    images: Images
+    targets: Labels  # the class that is explained: the prediction on the clean image, held fixed throughout
+    attributions: Attributions
+    masks: Masks
+    seeds: NoiseSeeds
+    predict: Model
+    explain: Explainer
+    batch_size: int
+    _done: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def neighbourhood(self, radius_255: float, samples: int) -> Neighbourhood:
+        """`samples` perturbations, uniform within `radius_255` / 255 and clipped to [0, 1]: the same for every network and
+        method. A method's own noise is drawn anew for each, as a user's second look at an image would."""
+        return self._once(("neighbourhood", radius_255, samples), lambda: self._neighbourhood(radius_255, samples))
+
+    def removal(self, fractions: tuple[float, ...]) -> Removal:
+        """The least and the most relevant pixels removed, for each share in `fractions`, by noisy linear imputation."""
+        return self._once(("removal", fractions), lambda: self._removal(fractions))
+
+    def _once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        if key not in self._done:
+            self._done[key] = compute()
+        return self._done[key]
+
+    def _neighbourhood(self, radius_255: float, samples: int) -> Neighbourhood:
+        maps, kept = [], []
+        for k in range(samples):
+            noise = per_image(torch.rand, tuple(self.images.shape[1:]), self.seeds, "neighbour", k)
+            near = (self.images + radius_255 / 255 * (2 * noise - 1).to(self.images)).clamp(0, 1)
+            own = torch.tensor([derive(int(seed), "neighbour", k) for seed in self.seeds])
+            maps.append(self.explain(near, self.targets, own))
+            kept.append(self._unchanged(near))
+        return Neighbourhood(torch.stack(maps), torch.stack(kept))
+
+    def _removal(self, fractions: tuple[float, ...]) -> Removal:
+        order = pixel_weights(self.attributions).flatten(1).argsort(dim=1, stable=True)  # least relevant first
+        place = order.argsort(dim=1).view(len(self.images), *self.images.shape[2:])
+        pixels = order.shape[1]
+        counts = [round(q * pixels) for q in fractions]
+        least = [self._unchanged(self._without(place < count, q)) for q, count in enumerate(counts)]
+        most = [self._unchanged(self._without(place >= pixels - count, q)) for q, count in enumerate(counts)]
+        return Removal(torch.stack(least), torch.stack(most))
+
+    def _without(self, removed: Tensor, q: int) -> Images:
+        parts = zip(self.images.split(self.batch_size), removed.split(self.batch_size), strict=True)
+        filled = torch.cat([impute(images, gone) for images, gone in parts])
+        noise = per_image(torch.randn, tuple(self.images.shape[1:]), self.seeds, "imputation", q)
+        return filled + IMPUTATION_NOISE * noise.to(filled) * removed[:, None]
+
+    @torch.no_grad()
+    def _unchanged(self, images: Images) -> Tensor:
+        predictions = torch.cat([self.predict(part).argmax(dim=1) for part in images.split(self.batch_size)])
+        return predictions == self.targets

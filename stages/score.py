@@ -1,0 +1,54 @@
+"""Metrics of the attribution maps of one network, as rows."""
+
+from typing import Any
+
+import torch
+
+from epsilens import artifacts, config, metrics
+from epsilens.attributions import ATTRIBUTIONS, explainers
+from epsilens.attributions.config import AttributeConfig
+from epsilens.data.manifest import read_split
+from epsilens.metrics.config import ScoreConfig
+from epsilens.metrics.evidence import Evidence
+from epsilens.models.checkpoints import load
+from epsilens.randomness import noise_seeds
+from epsilens.registry import choose
+from stages.common import cell, device, params, run
+
+
+def main() -> None:
+    text, epsilon, seed = cell(__doc__)
+    raw = params()
+    settings = config.section(raw, "score", ScoreConfig)
+    attribute = config.section(raw, "attribute", AttributeConfig)
+    network = load(artifacts.cell(artifacts.MODELS, text, seed), device())
+    samples = read_split(artifacts.PREPARED, "evaluation").to(device())
+    folder = artifacts.cell(artifacts.ATTRIBUTIONS, text, seed)
+    maps = artifacts.read_tensors(folder / artifacts.MAPS)
+    targets = torch.tensor(artifacts.read_rows(folder / artifacts.INDEX)["target"].to_pylist()).to(device())
+    images, seeds = samples.pixels(), noise_seeds(settings.seed, samples.ids)
+    correct = (targets == samples.labels).tolist()
+    rows: dict[str, list[Any]] = {n: [] for n in ("image", "correct", "attribution", "metric", "score")}
+
+    for method, explain in explainers(network, attribute).items():
+        evidence = Evidence(
+            images, targets, maps[method].to(device()), samples.masks, seeds, network, explain, settings.batch_size
+        )
+        scores = metrics.score(evidence, settings.metrics)
+        for metric, values in scores.items():
+            columns = (samples.ids.tolist(), correct, [method] * len(samples), [metric] * len(samples), values.tolist())
+            for name, column in zip(rows, columns, strict=True):
+                rows[name] += column
+        print(method, *(f"{metric} {values.nanmean():.3f}" for metric, values in scores.items()), sep="  ", flush=True)
+
+    count = len(rows["image"])
+    folder = artifacts.cell(artifacts.SCORES, text, seed)
+    artifacts.write_rows(folder / artifacts.ROWS, {"epsilon": [epsilon] * count, "seed": [seed] * count, **rows})
+    entries = {name: choose(ATTRIBUTIONS, name, "attribute.methods") for name in attribute.methods}
+    described = {name: {"kind": e.kind, "label": e.label, "source": e.source} for name, e in entries.items()}
+    facts = {"metrics": metrics.facts(settings.metrics), "attributions": described}
+    artifacts.write_json(folder / artifacts.FACTS, facts)
+
+
+if __name__ == "__main__":
+    run(main)
