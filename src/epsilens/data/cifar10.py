@@ -1,0 +1,66 @@
+"""CIFAR-10 as torchvision keeps it: 50,000 training and 10,000 test images (Krizhevsky 2009)."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epsilens.data.source import Source, checksums, samples
+from epsilens.errors import DataError
+from epsilens.types import Samples
+
+ATTEMPTS = 2  # a download that breaks off or arrives damaged is deleted and tried once more
+
+
+def load(root: Path) -> Source:
+    """Read `root`/cifar-10-batches-py, downloaded if absent; torchvision checks every file's MD5.
+
+    Raises DataError if it is neither there nor to be had.
+    """
+    from torchvision.datasets import CIFAR10
+
+    with _quiet():
+        _provide(CIFAR10, root)
+        train, test = CIFAR10(str(root), train=True), CIFAR10(str(root), train=False)
+    folder = root / CIFAR10.base_folder
+    names = [CIFAR10.meta["filename"], *(name for name, _ in CIFAR10.train_list + CIFAR10.test_list)]
+    files = checksums(folder / name for name in sorted(names))
+    return Source(_samples(train), _samples(test), {}, tuple(train.classes), files)
+
+
+def _samples(dataset: Any) -> Samples:
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()  # [N, 3, 32, 32]
+    return samples(images, torch.tensor(dataset.targets, dtype=torch.int64))
+
+
+def _provide(dataset: Any, root: Path) -> None:
+    for attempt in range(ATTEMPTS + 1):
+        try:
+            dataset(str(root), download=attempt > 0)
+            return
+        except (OSError, RuntimeError, EOFError) as error:  # absent, no network, damaged archive
+            problem = error
+            if attempt > 0:
+                _forget(root / dataset.filename)
+    raise DataError(
+        f"{root / dataset.base_folder}: CIFAR-10 is not there and cannot be downloaded ({problem}); fetch {dataset.url} "
+        f"on another machine and unpack it in {root}, or set EPSILENS_DATA to the folder that holds {dataset.base_folder}"
+    ) from None
+
+
+def _forget(archive: Path) -> None:
+    with contextlib.suppress(OSError):  # a read-only folder has nothing of ours to delete
+        archive.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The official files were pickled by an old NumPy; a new one says so for every array.
+        warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
+        yield

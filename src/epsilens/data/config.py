@@ -1,0 +1,21 @@
+"""The `data` section of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from epsilens.config import Section
+
+
+class DataConfig(Section):
+    """Which data set, and how it is split."""
+
+    name: str
+    options: dict[str, Any]  # the keyword arguments of the data set's loader
+    holdout: Annotated[int, Field(ge=0)]  # training images that become the test split; 0: the source has its own
+    holdout_by: Literal["last", "seed"]  # the last ones of the source's order, or a stratified draw
+    validation: Annotated[int, Field(ge=1)]  # training images on which epochs are selected
+    evaluation: Annotated[int, Field(ge=1)]  # test images that are explained and scored
+    seed: Annotated[int, Field(ge=0)]

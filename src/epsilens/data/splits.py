@@ -1,0 +1,97 @@
+"""One source, split once: who is trained on, selected on, tested on, explained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from epsilens.data.config import DataConfig
+from epsilens.data.source import Source
+from epsilens.errors import ConfigError
+from epsilens.randomness import generator
+from epsilens.types import Labels, Samples
+
+
+def split(source: Source, config: DataConfig) -> dict[str, Samples]:
+    """train, validation, test, evaluation (a part of test), then the source's extras; each in the order of its ids.
+
+    The draws depend on `data.seed` and the labels alone. Raises ConfigError if a split is larger than what there is to
+    draw from, if it would take every training image of a class, or if `data.holdout` contradicts the source.
+    """
+    _check_holdout(source, config)
+    train, test = source.train, source.test
+    if test is None:
+        _check_size("holdout", config.holdout, len(train) - 2)  # one image each for training and validation
+        train, test = _part(train, _holdout(train.labels, config))
+    _check_size("validation", config.validation, len(train) - 1)
+    train, validation = _part(train, stratified(train.labels, config.validation, config.seed, "validation"))
+    _check_classes(source, train)
+    _check_size("evaluation", config.evaluation, len(test))
+    _, evaluation = _part(test, stratified(test.labels, config.evaluation, config.seed, "evaluation"))
+    return {"train": train, "validation": validation, "test": test, "evaluation": evaluation, **source.extras}
+
+
+def stratified(labels: Labels, count: int, seed: int, key: str) -> Tensor:
+    """bool [N]: `count` images drawn without replacement, from every class its proportional share.
+
+    Which images of a class are drawn depends on the seed, the key and the class, not on the other classes.
+    """
+    shares = apportion(torch.bincount(labels).tolist(), count)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label, share in enumerate(shares):
+        members = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator(seed, key, label))
+        chosen[members[order[:share]]] = True
+    return chosen
+
+
+def apportion(sizes: list[int], count: int) -> list[int]:
+    """`count` seats for classes of these sizes, by largest remainders; of equal remainders the lower label's goes first.
+
+    Never more seats than the class has members, if `count` <= sum(sizes).
+    """
+    total = sum(sizes)
+    seats = [size * count // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda label: (-(sizes[label] * count % total), label))
+    for label in by_remainder[: count - sum(seats)]:
+        seats[label] += 1
+    return seats
+
+
+def _holdout(labels: Labels, config: DataConfig) -> Tensor:
+    if config.holdout_by == "last":
+        return torch.arange(len(labels)) >= len(labels) - config.holdout
+    return stratified(labels, config.holdout, config.seed, "holdout")
+
+
+def _part(samples: Samples, chosen: Tensor) -> tuple[Samples, Samples]:
+    return samples[~chosen], samples[chosen]
+
+
+def _check_holdout(source: Source, config: DataConfig) -> None:
+    if source.test is None and config.holdout == 0:
+        raise ConfigError(
+            "params.yaml: data.holdout: found 0, expected 1 or more: the data set brings no test split, "
+            "so some training images have to become one"
+        )
+    if source.test is not None and config.holdout > 0:
+        raise ConfigError(
+            f"params.yaml: data.holdout: found {config.holdout}, expected 0: the data set has a test split of its own "
+            f"({len(source.test)} images); where the loader has own_test, official_test keeps it beside a held-out one"
+        )
+
+
+def _check_size(key: str, value: int, allowed: int) -> None:
+    if value > allowed:
+        raise ConfigError(f"params.yaml: data.{key}: found {value}, expected at most {allowed} for this data set")
+
+
+def _check_classes(source: Source, train: Samples) -> None:
+    """A class that was drawn away altogether would be tested on without ever having been trained."""
+    lost = sorted(set(source.train.labels.tolist()) - set(train.labels.tolist()))
+    if lost:
+        names = ", ".join(source.class_names[label] for label in lost)
+        raise ConfigError(
+            f"params.yaml: data.holdout and data.validation: they leave no training image of {names}; "
+            "lower them, or remove the class"
+        )
