@@ -17,7 +17,9 @@ help:  ## this list
 # The stamp is written last, after `pip check`: an interrupted set-up leaves none, and is done again from the start.
 $(STAMP): requirements.txt requirements-dev.txt
 	@rm -f .venv/.complete-*
-	@$(BIN)/python -c '' 2>/dev/null || { echo "set-up: creating .venv"; rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; say make PYTHON=python3.12, or the like"; exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "set-up: creating .venv"; rm -rf .venv; $(PYTHON) -m venv .venv; }
 	@echo "set-up: installing requirements (a few minutes, once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/python -m pip check --disable-pip-version-check > .venv/pip-check.log || { cat .venv/pip-check.log; exit 1; }

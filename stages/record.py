@@ -1,0 +1,54 @@
+"""Keep the present results of a study in metrics/<study>/, small enough for Git: tables, figures, parameters, provenance."""
+
+import csv
+import io
+import platform
+import shutil
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from epsilens import artifacts, config
+from epsilens.data.manifest import read_manifest
+from epsilens.reporting.config import StudyConfig
+from stages.common import params, run
+
+PACKAGES = ("torch", "torchvision", "robustness", "captum", "numpy")
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    """A list of flat rows as CSV; null is an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def provenance(study: str) -> dict[str, Any]:
+    """How to repeat the numbers, and on what they were obtained."""
+    manifest = read_manifest(artifacts.PREPARED)
+    return {
+        "command": f"make study NAME={study} && dvc repro",
+        "machine": {"architecture": platform.machine(), "threads": torch.get_num_threads(), "cuda": torch.cuda.is_available()},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "data": {"sources": manifest["sources"], "splits": manifest["splits"], "duplicates": manifest["duplicates"]},
+    }
+
+
+def main() -> None:
+    study = config.section(params(), "study", StudyConfig).name
+    folder = artifacts.METRICS / study
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(artifacts.REPORTS / "figures", folder / "figures")
+    shutil.copy(config.PARAMS, folder / "params.yaml")
+    shutil.copy(artifacts.SUMMARY, folder / artifacts.SUMMARY.name)
+    for path in (artifacts.ACCURACY, artifacts.QUALITY, artifacts.CURVES):
+        artifacts.write_bytes(folder / f"{path.stem}.csv", as_csv(artifacts.read_json(path)))
+    artifacts.write_json(folder / "provenance.json", provenance(study))
+    print(f"recorded in {folder}; commit it")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+"""The studies that come with the project are valid, and the committed params.yaml is the default one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_is_valid_and_bears_its_name(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(path.read_bytes())
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-B", "-m", "stages.validate"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"study {path.stem}," in done.stdout
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_says_what_to_expect(path: Path) -> None:
+    head = path.read_text(encoding="utf-8").split("\nstudy:")[0]
+    assert "Expect" in head
+    assert "minutes" in head or "hour" in head
+
+
+def test_the_committed_parameters_are_the_default_study() -> None:
+    committed = subprocess.run(
+        ["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True, check=False
+    )  # the working copy may well hold another study
+    if committed.returncode:
+        pytest.skip("not a Git repository")
+    assert committed.stdout == (ROOT / "studies" / "shapes.yaml").read_bytes()
