@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -35,7 +36,9 @@ def run_key(*facts: object) -> str:
 
 
 def follow_live() -> None:
-    """Start the follower that shows the curves in MLflow while training runs; nothing depends on it."""
+    """Start the follower that shows the curves in MLflow while training runs; EPSILENS_LIVE=0 does without."""
+    if os.environ.get("EPSILENS_LIVE") == "0":
+        return
     command = [sys.executable, "-m", "stages.live"]
     quiet = subprocess.DEVNULL
     subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
@@ -89,7 +92,8 @@ def main() -> None:
             shape = (len(identity["class_names"]), identity["mean"], identity["std"])
             network = models.build(model.name, model.options, *shape, derive(seed, "weights")).to(device())
             trainer = Trainer(network, ThreatModel.of(norm, epsilon), settings, seed=seed)
-            progress = Progress(scratch, settings.epochs, {"epsilon": epsilon, "seed": seed})
+            # The study's name labels the live curves only; as a parameter of this stage it would retrain when renamed.
+            progress = Progress(scratch, settings.epochs, {"study": raw["study"]["name"], "epsilon": text, "seed": seed})
             parts = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
             state, history = fit(trainer, *parts, Checkpoints(scratch), progress)
             folder = artifacts.cell(artifacts.MODELS, text, seed)
