@@ -43,7 +43,9 @@ def main() -> None:
         for row in rows
     ]
     artifacts.write_json(shown / artifacts.GALLERY_INDEX, {"methods": list(maps), "images": captions})
-    print(f"{len(samples)} images explained by {', '.join(maps)}; {int((targets == samples.labels).sum())} predicted right")
+    print(
+        f"{len(samples)} images explained by {', '.join(maps)}; {int((targets == samples.labels).sum())} predicted right"
+    )
 
 
 if __name__ == "__main__":

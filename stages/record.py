@@ -31,7 +31,11 @@ def provenance(study: str) -> dict[str, Any]:
     manifest = read_manifest(artifacts.PREPARED)
     return {
         "command": f"make study NAME={study} && dvc repro",
-        "machine": {"architecture": platform.machine(), "threads": torch.get_num_threads(), "cuda": torch.cuda.is_available()},
+        "machine": {
+            "architecture": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.is_available(),
+        },
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "data": {"sources": manifest["sources"], "splits": manifest["splits"], "duplicates": manifest["duplicates"]},
     }

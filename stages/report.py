@@ -56,7 +56,9 @@ def main() -> None:
         attacks=attacks,
         scores=scores,
         histories={
-            (float(epsilon), seed): artifacts.read_json(artifacts.cell(artifacts.MODELS, epsilon, seed) / artifacts.HISTORY)
+            (float(epsilon), seed): artifacts.read_json(
+                artifacts.cell(artifacts.MODELS, epsilon, seed) / artifacts.HISTORY
+            )
             for epsilon, seed in sweep.grid()
         },
         facts=artifacts.read_json(artifacts.cell(artifacts.SCORES, *first) / artifacts.FACTS),

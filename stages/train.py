@@ -24,7 +24,13 @@ from epsilens.randomness import derive
 from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, fit
 from stages.common import cell, device, params, project_root, run
 
-CODE = ("stages/train.py", "src/epsilens/*.py", "src/epsilens/attacks/*.py", "src/epsilens/models/*.py", "src/epsilens/training/*.py")
+CODE = (
+    "stages/train.py",
+    "src/epsilens/*.py",
+    "src/epsilens/attacks/*.py",
+    "src/epsilens/models/*.py",
+    "src/epsilens/training/*.py",
+)
 
 
 def run_key(*facts: object) -> str:
@@ -93,9 +99,11 @@ def main() -> None:
             network = models.build(model.name, model.options, *shape, derive(seed, "weights")).to(device())
             trainer = Trainer(network, ThreatModel.of(norm, epsilon), settings, seed=seed)
             # The study's name labels the live curves only; as a parameter of this stage it would retrain when renamed.
-            progress = Progress(scratch, settings.epochs, {"study": raw["study"]["name"], "epsilon": text, "seed": seed})
-            parts = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
-            state, history = fit(trainer, *parts, Checkpoints(scratch), progress)
+            progress = Progress(
+                scratch, settings.epochs, {"study": raw["study"]["name"], "epsilon": text, "seed": seed}
+            )
+            train, validation = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
+            state, history = fit(trainer, train, validation, Checkpoints(scratch), progress)
             folder = artifacts.cell(artifacts.MODELS, text, seed)
             networks.save(folder, state, {**identity, "kept": next(e for e in history if e["kept"])})
             artifacts.write_json(folder / artifacts.HISTORY, history)

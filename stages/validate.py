@@ -11,42 +11,45 @@ from epsilens.reporting.config import ReportConfig, StudyConfig, SweepConfig
 from epsilens.training.config import TrainConfig
 from stages.common import params, run
 
-SECTIONS: dict[str, type[config.Section]] = {
-    "study": StudyConfig,
-    "sweep": SweepConfig,
-    "threat": ThreatConfig,
-    "data": DataConfig,
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "attack": AttackConfig,
-    "attribute": AttributeConfig,
-    "score": ScoreConfig,
-    "report": ReportConfig,
-}
+
+class Params(config.Section):
+    """The whole of params.yaml."""
+
+    study: StudyConfig
+    sweep: SweepConfig
+    threat: ThreatConfig
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    attack: AttackConfig
+    attribute: AttributeConfig
+    score: ScoreConfig
+    report: ReportConfig
 
 
-def names(attribute: AttributeConfig, score: ScoreConfig, report: ReportConfig) -> None:
+def headlines(found: Params) -> None:
     """The report's headlines must be among what is computed."""
-    lines = []
-    for key, wanted, known in (
-        ("report.attribution", (report.attribution,), attribute.methods),
-        ("report.metrics", report.metrics, score.metrics),
-    ):
-        lines += [f"params.yaml: {key}: found {name!r}, computed are {', '.join(known)}" for name in wanted if name not in known]
+    wanted = [("report.attribution", found.report.attribution, found.attribute.methods)]
+    wanted += [("report.metrics", name, found.score.metrics) for name in found.report.metrics]
+    lines = [
+        f"params.yaml: {key}: found {name!r}, computed are {', '.join(known)}"
+        for key, name, known in wanted
+        if name not in known
+    ]
     if lines:
         raise ConfigError("\n".join(lines))
 
 
 def main() -> None:
-    found = config.sections(params(), SECTIONS)
-    budgets = tuple(float(epsilon) for epsilon in found["sweep"].epsilons)
+    found = config.parse(params(), Params)
+    budgets = tuple(float(epsilon) for epsilon in found.sweep.epsilons)
     checks = (
-        lambda: data.check(found["data"]),
-        lambda: models.check(found["model"]),
-        lambda: attacks.check(found["threat"], found["attack"], budgets),
-        lambda: attributions.check(found["attribute"]),
-        lambda: metrics.check(found["score"]),
-        lambda: names(found["attribute"], found["score"], found["report"]),
+        lambda: data.check(found.data),
+        lambda: models.check(found.model),
+        lambda: attacks.check(found.threat, found.attack, budgets),
+        lambda: attributions.check(found.attribute),
+        lambda: metrics.check(found.score),
+        lambda: headlines(found),
     )
     lines = []
     for check in checks:
@@ -56,7 +59,7 @@ def main() -> None:
             lines.append(str(error))
     if lines:
         raise ConfigError("\n".join(lines))
-    print(f"params.yaml: study {found['study'].name}, {len(found['sweep'].grid())} networks")
+    print(f"params.yaml: study {found.study.name}, {len(found.sweep.grid())} networks")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -61,7 +61,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(content)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -92,7 +92,9 @@ def read_tensors(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
-        raise DataError(f"{path}: its SHA-256 is not the recorded one; it was changed or damaged. Delete it and `dvc repro`")
+        raise DataError(
+            f"{path}: its SHA-256 is not the recorded one; it was changed or damaged. Delete it and `dvc repro`"
+        )
     try:
         return safetensors.torch.load(content)
     except Exception as error:  # safetensors raises types of its own for each kind of damage
@@ -109,7 +111,7 @@ def write_rows(path: Path, columns: Mapping[str, Any]) -> None:
 def read_rows(path: Path) -> pa.Table:
     """Raises DataError if the file is missing or is no parquet."""
     try:
-        return pq.read_table(path, partitioning=None)
+        return pq.ParquetFile(path).read()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as parquet: {error}") from None
 
@@ -133,6 +135,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not (value - value == 0):  # NaN and both infinities
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -55,25 +55,16 @@ def read(path: Path = PARAMS) -> Mapping[str, Any]:
 
 
 def section(raw: Mapping[str, Any], name: str, schema: type[S]) -> S:
-    """One section as its frozen dataclass. Raises ConfigError that names every problem in it."""
+    """One section of params.yaml. Raises ConfigError that names every problem in it."""
     if name not in raw:
-        raise ConfigError(f"params.yaml: {name}: missing section")
+        raise ConfigError(f"params.yaml: {name}: missing key")
+    return parse(raw[name], schema, name)
+
+
+def parse(raw: Any, schema: type[S], path: str = "") -> S:
+    """`raw`, found under `path`, as a schema. Raises ConfigError that names every problem in it."""
     try:
         # Through JSON, because in pydantic's strict JSON mode a list is a tuple and 8 is a float, but "8" is not.
-        return schema.model_validate_json(json.dumps(raw[name], default=str))
+        return schema.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        raise ConfigError("\n".join(problems(error, name))) from None
-
-
-def sections(raw: Mapping[str, Any], schemas: Mapping[str, type[Section]]) -> dict[str, Section]:
-    """All sections at once. Raises one ConfigError for the problems of all of them, unknown sections included."""
-    lines = [f"params.yaml: {name}: unknown section" for name in raw if name not in schemas]
-    found: dict[str, Section] = {}
-    for name, schema in schemas.items():
-        try:
-            found[name] = section(raw, name, schema)
-        except ConfigError as error:
-            lines.append(str(error))
-    if lines:
-        raise ConfigError("\n".join(lines))
-    return found
+        raise ConfigError("\n".join(problems(error, path))) from None

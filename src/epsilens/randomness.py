@@ -27,8 +27,6 @@ def noise_seeds(seed: int, ids: Tensor) -> NoiseSeeds:
     return torch.tensor([derive(seed, int(i)) for i in ids], dtype=torch.int64)
 
 
-def per_image(
-    draw: Callable[..., Tensor], shape: tuple[int, ...], seeds: NoiseSeeds, *key: object
-) -> Tensor:
+def per_image(draw: Callable[..., Tensor], shape: tuple[int, ...], seeds: NoiseSeeds, *key: object) -> Tensor:
     """Noise `[N, *shape]` (float32, CPU), row n drawn by `draw` (torch.rand, torch.randn) from `seeds[n]` and the key."""
     return torch.stack([draw(shape, generator=generator(int(seed), *key)) for seed in seeds])

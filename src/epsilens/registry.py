@@ -37,9 +37,7 @@ def options(function: Callable[..., Any], given: Mapping[str, Any], key: str) ->
     """
     hints = get_type_hints(function, include_extras=True)
     keywords = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    fields: dict[str, Any] = {
-        p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in keywords
-    }
+    fields: dict[str, Any] = {p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in keywords}
     schema = create_model("Options", __base__=Section, **fields)
     try:
         checked = schema.model_validate_json(json.dumps(dict(given), default=str))

@@ -111,7 +111,9 @@ def test_deps_are_what_the_stage_reaches(name: str) -> None:
 def test_params_are_the_sections_that_the_stage_reads(name: str) -> None:
     tree = ast.parse((ROOT / "stages" / f"{name}.py").read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    read = {node.args[1].value for node in calls if node.func.attr == "section" and isinstance(node.args[1], ast.Constant)}
+    read = {
+        node.args[1].value for node in calls if node.func.attr == "section" and isinstance(node.args[1], ast.Constant)
+    }
     assert read == set(pipeline()[name].get("params", []))
 
 
@@ -147,7 +149,12 @@ def test_importing_prints_nothing_and_touches_no_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-B", "-c", "import " + ", ".join(modules)],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "", "HOME": str(tmp_path / "home"), "MPLCONFIGDIR": str(tmp_path.parent)},
+        env={
+            "PYTHONPATH": str(ROOT / "src"),
+            "PATH": "",
+            "HOME": str(tmp_path / "home"),
+            "MPLCONFIGDIR": str(tmp_path.parent),
+        },
         capture_output=True,
         text=True,
         check=True,

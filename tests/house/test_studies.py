@@ -18,7 +18,12 @@ def test_a_study_is_valid_and_bears_its_name(path: Path, tmp_path: Path) -> None
     (tmp_path / "params.yaml").write_bytes(path.read_bytes())
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-B", "-m", "stages.validate"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-m", "stages.validate"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert f"study {path.stem}," in done.stdout

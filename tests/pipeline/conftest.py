@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 import yaml
 
-FILES = ("src", "stages", "studies", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore")
+FILES = (
+    "src",
+    "stages",
+    "studies",
+    "dvc.yaml",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvc/plots",
+    ".dvcignore",
+    ".gitignore",
+)
 
 # What makes the default study small; every section keeps its shape.
 TOY: dict[str, Any] = {
@@ -53,7 +63,9 @@ class Project:
 
     def run(self, *command: str, status: int = 0) -> str:
         """Run a command there; its output. Fails if the exit status is another."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "EPSILENS_"))}
+        env = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "EPSILENS_"))
+        }
         env |= {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
             "EPSILENS_LIVE": "0",

@@ -28,7 +28,8 @@ def test_the_standard_network_of_the_default_study_depends_on_the_cue(root: Path
     network.load_state_dict(state)
     network.eval()
     accuracies = {
-        name: float((clean_margins(network, parts[name], 500) > 0).float().mean()) for name in ("test", "test_without_cue")
+        name: float((clean_margins(network, parts[name], 500) > 0).float().mean())
+        for name in ("test", "test_without_cue")
     }
     assert accuracies["test"] > 0.85, accuracies
     assert accuracies["test_without_cue"] < 0.35, accuracies

@@ -41,14 +41,18 @@ def test_budgets_are_converted_once() -> None:
     assert ThreatModel.of("l2", 0.5).epsilon == 0.5
 
 
-@pytest.mark.parametrize(("norm", "budget"), [("linf", -1), ("linf", 256), ("l2", math.nan), ("l2", math.inf), ("l1", 1)])
+@pytest.mark.parametrize(
+    ("norm", "budget"), [("linf", -1), ("linf", 256), ("l2", math.nan), ("l2", math.inf), ("l1", 1)]
+)
 def test_a_wrong_budget_is_an_error(norm: str, budget: float) -> None:
     with pytest.raises(ConfigError):
         ThreatModel.of(norm, budget)
 
 
 def test_all_wrong_budgets_are_named() -> None:
-    attack = AttackConfig(images=0, batch_size=1, epsilon=300, epsilons=(300.0,), steps=1, step_factor=1, restarts=1, seed=0)
+    attack = AttackConfig(
+        images=0, batch_size=1, epsilon=300, epsilons=(300.0,), steps=1, step_factor=1, restarts=1, seed=0
+    )
     with pytest.raises(ConfigError, match=r"sweep\.epsilons.*400(.|\n)*attack\.epsilons.*300"):
         check(ThreatConfig(norm="linf"), attack, (0.0, 400.0))
 
@@ -113,7 +117,9 @@ def test_worst_case_is_over_iterates_and_restarts() -> None:
 
 
 def test_more_steps_and_restarts_never_help_the_defender() -> None:
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(40, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).double()
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(40, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
+    ).double()
     x, labels, threat = images(20), torch.randint(3, (20,)), ThreatModel.of("linf", 16)
     settings = ((1, 1), (4, 1), (4, 4))
     lowest = [
@@ -174,7 +180,9 @@ def test_margins_of_samples_do_not_depend_on_batch_size() -> None:
         torch.zeros(7, *SHAPE[1:], dtype=torch.bool),
         torch.arange(100, 107),
     )
-    config = AttackConfig(images=0, batch_size=3, epsilon=8, epsilons=(8.0,), steps=3, step_factor=1, restarts=2, seed=5)
+    config = AttackConfig(
+        images=0, batch_size=3, epsilon=8, epsilons=(8.0,), steps=3, step_factor=1, restarts=2, seed=5
+    )
     threat = ThreatModel.of("l2", 0.1)
     whole = attack_margins(model, samples, threat, config.model_copy(update={"batch_size": 7}))
     torch.testing.assert_close(attack_margins(model, samples, threat, config), whole)

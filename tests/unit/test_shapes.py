@@ -54,7 +54,7 @@ def test_the_seed_decides_every_byte(source: Source) -> None:
 
 def test_masks_hold_one_visible_object_inside_the_image(source: Source) -> None:
     area = source.train.masks.flatten(1).double().mean(dim=1)
-    assert 0.02 < area.min()
+    assert area.min() > 0.02
     assert area.max() < 0.45
     edge = source.train.masks.clone()
     edge[:, 1:-1, 1:-1] = False
@@ -101,7 +101,9 @@ def test_the_shape_names_the_class_as_often_as_it_should() -> None:
     sure, blind = make(train=500, shape_reliability=1.0).train, make(train=500, shape_reliability=0.0).train
     bar, disk = shapes_named("bar"), shapes_named("disk")
     area = [part.masks.flatten(1).sum(dim=1).double() for part in (sure, blind)]
-    gaps = [float(a[p.labels == disk].mean() / a[p.labels == bar].mean()) for a, p in zip(area, (sure, blind), strict=True)]
+    gaps = [
+        float(a[p.labels == disk].mean() / a[p.labels == bar].mean()) for a, p in zip(area, (sure, blind), strict=True)
+    ]
     assert gaps[0] > 1.7
     assert gaps[1] == pytest.approx(1, abs=0.35)
 

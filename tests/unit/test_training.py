@@ -39,7 +39,14 @@ CONFIG = TrainConfig(
 
 def network() -> nn.Module:
     torch.manual_seed(3)
-    layers = [nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)]
+    layers = [
+        nn.Conv2d(2, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 2),
+    ]
     return nn.Sequential(*layers)
 
 
@@ -52,7 +59,7 @@ def samples(count: int, seed: int) -> Samples:
     return Samples(images, labels, torch.zeros(count, 6, 5, dtype=torch.bool), torch.arange(count))
 
 
-def trained(folder: Path, config: TrainConfig = CONFIG, epsilon: float = 4.0, seed: int = 0):  # noqa: ANN201
+def trained(folder: Path, config: TrainConfig = CONFIG, epsilon: float = 4.0, seed: int = 0):
     trainer = Trainer(network(), ThreatModel.of("linf", epsilon), config, seed=seed)
     return fit(trainer, samples(32, 0), samples(12, 1), Checkpoints(folder), lambda epoch: None)
 
@@ -85,15 +92,15 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) 
 def test_a_stopped_run_continues_to_the_same_bits(tmp_path: Path, stopped_after: int) -> None:
     whole, whole_history = trained(tmp_path / "whole")
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
-    def stop(epoch) -> None:  # noqa: ANN001
+    def stop(epoch) -> None:
         if epoch.epoch == stopped_after + 1:
-            raise Stop
+            raise StopError
 
     trainer = Trainer(network(), ThreatModel.of("linf", 4), CONFIG, seed=0)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         fit(trainer, samples(32, 0), samples(12, 1), Checkpoints(tmp_path / "cut"), stop)
     seen: list[int] = []
     trainer = Trainer(network(), ThreatModel.of("linf", 4), CONFIG, seed=0)
@@ -157,7 +164,9 @@ def test_epsilon_zero_is_plain_training(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_batches_cover_an_epoch_once() -> None:
-    trainer = Trainer(network(), ThreatModel.of("linf", 0), CONFIG.model_copy(update={"crop": 0, "flip": False}), seed=0)
+    trainer = Trainer(
+        network(), ThreatModel.of("linf", 0), CONFIG.model_copy(update={"crop": 0, "flip": False}), seed=0
+    )
     train = samples(30, 0)
     batches = list(trainer._batches(0, train))
     assert [len(labels) for _, labels in batches] == [8, 8, 8]

@@ -17,7 +17,17 @@ from epsilens.attacks.threat import ThreatModel
 from epsilens.randomness import noise_seeds
 from epsilens.types import Images, Model, Samples
 
-__all__ = ["ATTACKS", "Attack", "ThreatModel", "attack_margins", "check", "clean_margins", "margins", "pgd", "worst_case"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "ThreatModel",
+    "attack_margins",
+    "check",
+    "clean_margins",
+    "margins",
+    "pgd",
+    "worst_case",
+]
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,7 @@ def png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def gallery(
-    images: Tensor, maps: Mapping[str, Attributions], rows: Sequence[int]
-) -> Iterator[tuple[str, np.ndarray]]:
+def gallery(images: Tensor, maps: Mapping[str, Attributions], rows: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
     """(`<row>-input`, picture) and (`<row>-<method>`, picture) for the chosen rows; images: uint8 [N, C, H, W]."""
     for row in rows:
         yield f"{row}-input", image_picture(images[row])

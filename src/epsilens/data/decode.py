@@ -61,7 +61,7 @@ def decode(content: bytes, name: str, size: int) -> tuple[Tensor, tuple[int, int
 
 
 def decode_all(contents: Sequence[bytes], names: Sequence[str], size: int) -> tuple[Tensor, list[tuple[int, int]]]:
-    """`decode` of several: uint8 [N, 3, size, size] and N sizes, in the given order. Raises DataError for the first bad one."""
+    """`decode` of several: uint8 [N, 3, size, size] and N sizes, in the given order. Raises DataError."""
     sizes = [size] * len(contents)
     if sum(map(len, contents)) < THREADS_PAY * len(contents):
         decoded = list(map(decode, contents, names, sizes))

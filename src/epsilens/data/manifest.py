@@ -79,7 +79,7 @@ def duplicates(splits: Mapping[str, Samples]) -> dict[str, Any]:
 
 
 def _print(image: Tensor) -> bytes:
-    return hashlib.sha256(image.contiguous().numpy()).digest()
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).digest()
 
 
 def _facts(part: Samples, classes: int) -> dict[str, Any]:

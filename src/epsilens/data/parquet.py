@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from pydantic import Field
@@ -76,7 +75,9 @@ def _class_names(file: Path) -> list[str]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
     if not names or len(set(names)) < len(names) or not all(names):
-        raise DataError(f"{file}: found class names {names!r} in its metadata, expected distinct ones under class_names")
+        raise DataError(
+            f"{file}: found class names {names!r} in its metadata, expected distinct ones under class_names"
+        )
     return names
 
 
@@ -121,7 +122,7 @@ def _read_batch(
     file: Path, first: int, batch: pa.RecordBatch, classes: int, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     names = [f"{file}: row {first + i}" for i in range(len(batch))]
-    contents = [content or b"" for content in pc.struct_field(batch.column(0), "bytes").to_pylist()]
+    contents = [content or b"" for content in batch.column(0).field("bytes").to_pylist()]
     images, shapes = decode_all(contents, names, size)
     labels = _labels(batch.column("label").to_pylist(), names, classes)
     boxes = batch.column("bbox").to_pylist() if "bbox" in batch.schema.names else [None] * len(names)

@@ -64,7 +64,7 @@ SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def load(
-    root: Path,  # noqa: ARG001  every source has this signature; this one reads no files
+    root: Path,
     *,
     train: Count,
     test: Count,

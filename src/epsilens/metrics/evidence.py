@@ -15,7 +15,9 @@ from epsilens.metrics.weights import pixel_weights
 from epsilens.randomness import derive, per_image
 from epsilens.types import Attributions, Explainer, Images, Labels, Masks, Model, NoiseSeeds
 
-IMPUTATION_NOISE = 0.01  # standard deviation on imputed pixels, as in the reference, so that they cannot be told by smoothness
+IMPUTATION_NOISE = (
+    0.01  # standard deviation on imputed pixels, as in the reference, so that they cannot be told by smoothness
+)
 
 
 @dataclass(frozen=True)

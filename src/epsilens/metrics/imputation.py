@@ -45,7 +45,7 @@ def _eliminate(gone: Tensor, degree: Tensor, right: Tensor) -> Tensor:
 
     Known pixels keep an equation of their own (x = value), so that all blocks have one size.
     """
-    count, height, width = gone.shape
+    _, height, width = gone.shape
     identity = torch.eye(width, dtype=torch.float64, device=gone.device)
     beside = torch.diag(identity.new_ones(width - 1), 1)
     beside = beside + beside.T

@@ -74,7 +74,9 @@ class Trainer:
         order = torch.randperm(len(train), generator=g)
         for i in range(0, len(train) - size + 1, size):
             index = order[i : i + size]
-            images = augment(train.images[index].to(self.device), crop=self.config.crop, flip=self.config.flip, generator=g)
+            images = augment(
+                train.images[index].to(self.device), crop=self.config.crop, flip=self.config.flip, generator=g
+            )
             yield images, train.labels[index].to(self.device)
 
     def _step(self, images: Images, labels: Labels, noise: torch.Generator, rate: float, taken: int) -> Tensor:

@@ -1,0 +1,18 @@
+"""Follow the trainings that are at work and draw their curves in MLflow (best effort; a training starts this, detached)."""
+
+from __future__ import annotations
+
+from epsilens.tracking.live import follow
+from epsilens.tracking.store import home
+from stages.common import run
+
+IDLE = 3600.0  # seconds without a new epoch
+POLL = 2.0  # seconds
+
+
+def main() -> None:
+    follow(home(), IDLE, POLL)
+
+
+if __name__ == "__main__":
+    run(main)
