@@ -2,7 +2,6 @@
 
 import platform
 import shutil
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def gallery(epsilon: str, seed: int) -> tuple[Any, dict[str, bytes]]:
     return artifacts.read_json(folder / artifacts.GALLERY_INDEX), pictures
 
 
-def provenance(raw: Mapping[str, Any]) -> dict[str, str]:
+def provenance() -> dict[str, str]:
     """What the numbers hold for: versions and checksums, and nothing that changes from run to run."""
     found = {"data manifest (SHA-256)": artifacts.sha256(artifacts.MANIFEST), "python": platform.python_version()}
     return found | {name: version(name) for name in PACKAGES}
@@ -64,7 +63,7 @@ def main() -> None:
         facts=artifacts.read_json(artifacts.cell(artifacts.SCORES, *first) / artifacts.FACTS),
         manifest=artifacts.read_json(artifacts.MANIFEST),
         galleries={epsilon: gallery(str(epsilon), sweep.seeds[0]) for epsilon in sweep.epsilons},
-        provenance=provenance(raw),
+        provenance=provenance(),
         params=raw,
     )
     tables = tabulate(inputs, settings)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -81,7 +80,7 @@ def _write_network(store: Store, state: PipelineState, study: str, epsilon: str,
     return run
 
 
-def _study_tags(folder: Path) -> Mapping[str, str]:
+def _study_tags(folder: Path) -> dict[str, str]:
     tags = {f"version.{package}": _version(package) for package in PACKAGES}
     tags |= {"version.epsilens": __version__, "version.python": platform.python_version()}
     optional = {"mlflow.source.git.commit": _commit(folder), "dvc.experiment": os.environ.get("DVC_EXP_NAME")}
