@@ -9,7 +9,7 @@ STAMP := .venv/.complete-$(shell cat requirements.txt requirements-dev.txt | cks
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro validate study record test test-slow check bench ui clean
+.PHONY: help setup repro validate study show record test test-slow check bench ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,7 +32,7 @@ validate: setup  ## check params.yaml as a whole
 
 repro: validate  ## run the study that params.yaml describes, as far as it is out of date
 	@dvc repro
-	@python -m stages.track --catch-up
+	@python -m stages.track
 	@echo
 	@echo "report:      $(CURDIR)/reports/index.html"
 	@echo "experiments: dvc exp show --only-changed"
@@ -42,6 +42,9 @@ study: setup  ## make a study active: make study NAME=cifar10 (it becomes params
 	@test -f studies/$(NAME).yaml || { echo "error: NAME=$(NAME): known are $(basename $(notdir $(wildcard studies/*.yaml)))"; exit 2; }
 	@cp studies/$(NAME).yaml params.yaml
 	@python -m stages.validate
+
+show: setup  ## the experiments, as many columns as fit a terminal
+	@dvc exp show --only-changed --no-pager --drop '.*/|State|Executor'
 
 record: setup  ## keep the present results of a study in metrics/<study>/, to be committed
 	@python -m stages.record
