@@ -1,4 +1,4 @@
-"""Follow the trainings that are at work and draw their curves in MLflow (best effort; a training starts this, detached)."""
+"""Draw the curves of the trainings at work in MLflow, best effort; a training starts this, detached."""
 
 from __future__ import annotations
 

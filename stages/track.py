@@ -30,7 +30,7 @@ def _missing(state: PipelineState, error: StoreError) -> None:
 
     Not in `dvc exp run`: it throws an experiment away whose last stage fails.
     """
-    lost = f"{error}\nOnly the MLflow run of this state ({state.key[:8]}) is missing; all results are written and recorded."
+    lost = f"{error}\nOnly the MLflow run of this state ({state.key[:8]}) is missing; all results are there."
     experiment = os.environ.get("DVC_EXP_NAME")
     if experiment is None:
         raise StoreError(f"{lost} `dvc repro track` adds it once the store can be written.")

@@ -88,10 +88,9 @@ def live_entries(lock: Mapping[str, Any], pipeline: Mapping[str, Any], grid: Gri
     DVC keeps the entries of stages and of grid cells (`train@8-0`) that are no more.
     """
     cells = {"", *(f"{epsilon}-{seed}" for epsilon, seed in grid)}
-    names = ((name, *name.partition("@")[::2]) for name in sorted(lock))
-    return {
-        name: lock[name] for name, stage, at in names if stage in pipeline and stage != MIRROR_STAGE and at in cells
-    }
+    stages = set(pipeline) - {MIRROR_STAGE}
+    parts = {name: name.partition("@") for name in lock}
+    return {name: lock[name] for name, (stage, _, at) in sorted(parts.items()) if stage in stages and at in cells}
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -111,13 +110,13 @@ def summary(state: PipelineState) -> dict[str, float]:
 
 
 def history(state: PipelineState, epsilon: str, seed: int) -> list[Point]:
-    """The training curves of one network ."""
+    """The training curves of one network."""
     epochs = read_json(state.folder / cell(MODELS, epsilon, seed) / "history.json")
     return [point for epoch in epochs for point in epoch_points(epoch)]
 
 
 def results(state: PipelineState, epsilon: str, seed: int) -> dict[str, float]:
-    """Accuracies by split, attack and budget, and the mean scores of one network; undefined scores are left out of means."""
+    """Accuracies by split, attack and budget, and mean scores of one network; NaN scores are left out of the means."""
     attacks, scores = (state.folder / cell(root, epsilon, seed) / "rows.parquet" for root in (ATTACKS, SCORES))
     right = read_rows(attacks).to_pandas().groupby(["split", "attack", "budget"])["correct"].mean()
     found = {_accuracy_name(*names): float(mean) for names, mean in right.items()}

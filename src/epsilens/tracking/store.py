@@ -51,7 +51,7 @@ class StoreError(EpsilensError):
 
 
 def home() -> Path:
-    """The repository that owns the store: for queued and temporary experiments too, which run in a folder of their own."""
+    """The repository that owns the store, also for a queued or temporary experiment, which runs in another folder."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
@@ -81,11 +81,21 @@ def one_line(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        foreign = type(error).__module__.partition(".")[0] in FOREIGN
-        if not (foreign or isinstance(error, OSError)):  # an error of our own keeps its traceback
+        if not _is_foreign(error):  # an error of our own keeps its traceback
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StoreError(f"MLflow store {where}: {reason[:300]}") from error
+        raise StoreError(f"MLflow store {where}: {_reason(error)}") from error
+
+
+def _is_foreign(error: BaseException) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in FOREIGN
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost error: "Connection refused" instead of what five layers make of it."""
+    inner = error.__cause__ or error.__context__
+    if inner is not None and _is_foreign(inner):
+        return _reason(inner)
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 @contextmanager
@@ -165,7 +175,7 @@ class Store:
             return model.model_id
 
     def files(self, run: str, folder: Path, paths: Iterable[Path], below: int = 0) -> None:
-        """Copy files and folders, given relative to `folder`, under the same relative paths less `below` leading parts."""
+        """Copy files and folders under their paths relative to `folder`, less `below` leading parts."""
         with one_line(self.where):
             for path in paths:
                 target = Path(*path.parts[below:])
