@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 
 from epsilens.errors import ConfigError
@@ -158,7 +159,9 @@ def check(config: ScoreConfig) -> None:
 
 def score(evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Scores]:
     """Every metric of the mapping (name, perhaps with an @label, to options) on the evidence."""
-    return {name: _bound(name, given)(evidence) for name, given in metrics.items()}
+    bound = {name: _bound(name, given) for name, given in metrics.items()}
+    parts = [{name: compute(part) for name, compute in bound.items()} for part in evidence.parts()]
+    return {name: torch.cat([part[name] for part in parts]) for name in bound}
 
 
 def facts(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

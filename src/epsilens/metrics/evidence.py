@@ -3,8 +3,8 @@ path all faithfulness metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,10 @@ class Neighbourhood:
 
 @dataclass(frozen=True)
 class Removal:
-    """Whether the prediction is still the clean one after a share of the pixels was imputed, bool [Q, N]."""
+    """Whether the prediction is still the clean one after a share of the pixels was imputed, float64 [Q, N].
+
+    1 if it is, 0 if not, NaN for an image whose map ranks nothing (all zero) or whose logits are NaN.
+    """
 
     least_first: Tensor
     most_first: Tensor
@@ -38,7 +41,10 @@ class Removal:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One method's maps of one network, and all that its metrics need."""
+    """One method's maps of one network, and all that its metrics need.
+
+    Every score is one image's own, so that `parts` may be scored one after the other, and memory is that of one batch.
+    """
 
     images: Images
     targets: Labels  # the class that is explained: the prediction on the clean image, held fixed throughout
@@ -49,6 +55,20 @@ class Evidence:
     explain: Explainer
     batch_size: int
     _done: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def parts(self) -> Iterator[Evidence]:
+        """The same evidence, `batch_size` images at a time."""
+        for start in range(0, len(self.images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield replace(
+                self,
+                images=self.images[part],
+                targets=self.targets[part],
+                attributions=self.attributions[part],
+                masks=self.masks[part],
+                seeds=self.seeds[part],
+                _done={},
+            )
 
     def neighbourhood(self, radius_255: float, samples: int) -> Neighbourhood:
         """`samples` perturbations, uniform within `radius_255` / 255 and clipped to [0, 1]: the same for every network and
@@ -71,25 +91,26 @@ class Evidence:
             near = (self.images + radius_255 / 255 * (2 * noise - 1).to(self.images)).clamp(0, 1)
             own = torch.tensor([derive(int(seed), "neighbour", k) for seed in self.seeds])
             maps.append(self.explain(near, self.targets, own))
-            kept.append(self._unchanged(near))
+            kept.append(self._unchanged(near) == 1)
         return Neighbourhood(torch.stack(maps), torch.stack(kept))
 
     def _removal(self, fractions: tuple[float, ...]) -> Removal:
-        order = pixel_weights(self.attributions).flatten(1).argsort(dim=1, stable=True)  # least relevant first
+        weights = pixel_weights(self.attributions).flatten(1)
+        order = weights.argsort(dim=1, stable=True)  # least relevant first; ties in the order of the pixels
         place = order.argsort(dim=1).view(len(self.images), *self.images.shape[2:])
-        pixels = order.shape[1]
+        pixels, undefined = order.shape[1], weights.isnan().any(dim=1)
         counts = [round(q * pixels) for q in fractions]
         least = [self._unchanged(self._without(place < count, q)) for q, count in enumerate(counts)]
         most = [self._unchanged(self._without(place >= pixels - count, q)) for q, count in enumerate(counts)]
-        return Removal(torch.stack(least), torch.stack(most))
+        return Removal(*(torch.stack(path).masked_fill(undefined, torch.nan) for path in (least, most)))
 
     def _without(self, removed: Tensor, q: int) -> Images:
-        parts = zip(self.images.split(self.batch_size), removed.split(self.batch_size), strict=True)
-        filled = torch.cat([impute(images, gone) for images, gone in parts])
+        filled = impute(self.images, removed)
         noise = per_image(torch.randn, tuple(self.images.shape[1:]), self.seeds, "imputation", q)
         return filled + IMPUTATION_NOISE * noise.to(filled) * removed[:, None]
 
     @torch.no_grad()
     def _unchanged(self, images: Images) -> Tensor:
-        predictions = torch.cat([self.predict(part).argmax(dim=1) for part in images.split(self.batch_size)])
-        return predictions == self.targets
+        logits = self.predict(images)
+        same = (logits.argmax(dim=1) == self.targets).double()
+        return same.where(~logits.isnan().any(dim=1), torch.nan)  # the arg-max of NaN is a class, and means nothing

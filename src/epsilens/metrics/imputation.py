@@ -43,34 +43,32 @@ def impute(images: Tensor, removed: Tensor) -> Tensor:
 def _eliminate(gone: Tensor, degree: Tensor, right: Tensor) -> Tensor:
     """Solve row by row. gone: [N, H, W]; degree: [H, W]; right and result: [H, N, W, C].
 
-    Known pixels keep an equation of their own (x = value), so that all blocks have one size.
+    Known pixels keep an equation of their own (x = value), so that all blocks have one size. Only the factors are kept,
+    H of [N, W, W]; the blocks beside them cost less to make again than to hold.
     """
-    _, height, width = gone.shape
+    height, width = degree.shape
     identity = torch.eye(width, dtype=torch.float64, device=gone.device)
     beside = torch.diag(identity.new_ones(width - 1), 1)
-    beside = beside + beside.T
+    beside = DIRECT * (beside + beside.T)
+    below = DIRECT * identity + DIAGONAL / DIRECT * beside
     unknown = gone.double()
 
     def coupling(row: int, other: int, weights: Tensor) -> Tensor:
         return unknown[:, row, :, None] * unknown[:, other, None, :] * weights  # [N, W, W]
 
     factors: list[Tensor] = []
-    uppers: list[Tensor] = []
     rights: list[Tensor] = []
     for row in range(height):
         diagonal = torch.where(gone[:, row], degree[row], 1.0)
-        block = torch.diag_embed(diagonal) - coupling(row, row, DIRECT * beside)
-        value = right[row]
+        block, value = torch.diag_embed(diagonal) - coupling(row, row, beside), right[row]
         if row:
-            lower = uppers[-1].mT
-            block = block - lower @ torch.cholesky_solve(uppers[-1], factors[-1])
-            value = value - lower @ torch.cholesky_solve(rights[-1], factors[-1])
+            upper = coupling(row - 1, row, below)
+            block = block - upper.mT @ torch.cholesky_solve(upper, factors[-1])
+            value = value + upper.mT @ torch.cholesky_solve(rights[-1], factors[-1])
         factors.append(torch.linalg.cholesky(block))
         rights.append(value)
-        if row + 1 < height:
-            uppers.append(-coupling(row, row + 1, DIRECT * identity + DIAGONAL * beside))
     solution = [torch.cholesky_solve(rights[-1], factors[-1])]
     for row in range(height - 2, -1, -1):
-        rest = rights[row] - uppers[row] @ solution[-1]
+        rest = rights[row] + coupling(row, row + 1, below) @ solution[-1]
         solution.append(torch.cholesky_solve(rest, factors[row]))
     return torch.stack(solution[::-1])

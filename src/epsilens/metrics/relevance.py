@@ -28,10 +28,10 @@ def relevance_rank(attributions: Attributions, masks: Masks) -> Scores:
 
     Pixels that tie for the last places share them. NaN for an all-zero map.
     """
-    inside, weights = masks.flatten(1), pixel_weights(attributions).flatten(1)
+    inside = masks.flatten(1)
     size = inside.sum(dim=1)
-    hit = (top(weights, size) * inside).sum(dim=1) / size  # 0 / 0 is NaN for an empty mask
-    return hit.where(weights.sum(dim=1) > 0, torch.nan)
+    members = top(pixel_weights(attributions).flatten(1), size)
+    return (members * inside).sum(dim=1) / size  # 0 / 0 is NaN for an empty mask
 
 
 def _corrected(scores: Scores, masks: Masks) -> Tensor:

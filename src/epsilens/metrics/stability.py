@@ -2,8 +2,9 @@
 
 attributions: the maps at x, `[N, C, H, W]`; perturbed: the maps at x + delta_k, `[K, N, C, H, W]`, of the same class;
 kept: bool `[K, N]`, whether the prediction is still that class. A sample whose prediction flipped is left out singly;
-an image with no sample left has NaN. Only directions and ranks are compared: adversarial training shrinks gradients, and
-any distance that knows their scale would call that stability.
+an image with no sample left has NaN, and so has one with an all-zero map at x or at a sample that is kept. Only
+directions and ranks are compared: adversarial training shrinks gradients, and any distance that knows their scale would
+call that stability.
 """
 
 from __future__ import annotations
@@ -59,8 +60,7 @@ def top_stability(attributions: Attributions, perturbed: Tensor, kept: Tensor) -
     a, b = pixel_weights(attributions).flatten(-2), pixel_weights(perturbed).flatten(-2)
     count = torch.tensor(max(1, round(TOP * a.shape[-1])), device=a.device)
     common = torch.minimum(top(a, count.expand(a.shape[:-1])), top(b, count.expand(b.shape[:-1])))
-    empty = (a.sum(dim=-1) == 0) | (b.sum(dim=-1) == 0)
-    return _mean_kept((common.sum(dim=-1) / count).masked_fill(empty, torch.nan), kept)
+    return _mean_kept(common.sum(dim=-1) / count, kept)
 
 
 def retention(attributions: Attributions, perturbed: Tensor, kept: Tensor) -> Scores:

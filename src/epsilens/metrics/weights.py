@@ -9,38 +9,43 @@ from epsilens.types import Attributions, PixelWeights
 
 
 def pixel_weights(attributions: Attributions) -> PixelWeights:
-    """a = sum over channels of |g|, float64 `[..., H, W]`: the one convention of all metrics."""
-    return attributions.double().abs().sum(dim=-3)
+    """a = sum over channels of |g|, float64 `[..., H, W]`: the one convention of all metrics.
+
+    NaN throughout for a map that is all zero or not finite, so that every score of it is NaN.
+    """
+    weights = attributions.double().abs().sum(dim=-3)
+    total = weights.sum(dim=(-2, -1), keepdim=True)
+    return weights.where((total > 0) & total.isfinite(), torch.nan)
 
 
 def directions(weights: PixelWeights) -> Tensor:
-    """a / ||a||, `[..., H*W]`; NaN for an all-zero map. Free of the scale of the gradients, which training changes."""
+    """a / ||a||, `[..., H*W]`. Free of the scale of the gradients, which training changes."""
     flat = weights.flatten(-2)
     return flat / torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
 
 
 def shares(weights: PixelWeights) -> Tensor:
-    """a / sum(a), `[..., H*W]`; NaN for an all-zero map."""
+    """a / sum(a), `[..., H*W]`."""
     flat = weights.flatten(-2)
     return flat / flat.sum(dim=-1, keepdim=True)
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks 1 to n along the last dimension; ties share their average rank."""
+    """Ranks 1 to n along the last dimension; ties share their average rank. A row of NaN has ranks of NaN."""
     ordered = values.sort(dim=-1).values.contiguous()
     below = torch.searchsorted(ordered, values.contiguous(), right=False)
     up_to = torch.searchsorted(ordered, values.contiguous(), right=True)
-    return (below + up_to + 1).double() / 2
+    return ((below + up_to + 1).double() / 2).masked_fill(values.isnan(), torch.nan)
 
 
 def top(values: Tensor, count: Tensor) -> Tensor:
     """Membership in [0, 1] of the `count` largest values of each row `[..., n]`; sums to `count`.
 
     Values that tie for the last places share them equally, so that no position in the image is preferred.
-    count: `[...]`, 0 to n.
+    count: `[...]`, 0 to n. A row of NaN has memberships of NaN.
     """
     ordered = values.sort(dim=-1, descending=True).values
     last = ordered.gather(-1, (count - 1).clamp(min=0).unsqueeze(-1))
     above, tied = values > last, values == last
-    places = count.unsqueeze(-1) - above.sum(dim=-1, keepdim=True)
-    return torch.where(above, 1.0, tied * places / tied.sum(dim=-1, keepdim=True)).double() * (count > 0).unsqueeze(-1)
+    places = (count.unsqueeze(-1) - above.sum(dim=-1, keepdim=True)).double()
+    return torch.where(above, 1.0, tied * places / tied.sum(dim=-1, keepdim=True)) * (count > 0).unsqueeze(-1)

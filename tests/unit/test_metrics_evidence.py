@@ -1,0 +1,213 @@
+"""What metrics are computed from: neighbourhoods and removal paths of networks whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from epsilens.metrics import score
+from epsilens.metrics.evidence import IMPUTATION_NOISE, Evidence
+from epsilens.metrics.imputation import impute
+
+SHAPE = (2, 4, 5)
+FRACTIONS = (0.1, 0.5, 0.9)
+STABLE = {"radius_255": 16.0, "samples": 3}
+
+
+def spot(images: Tensor) -> Tensor:
+    """Class 1 where the pixel in row 1, column 3 is bright, in a dark image."""
+    bright = images[:, :, 1, 3].mean(dim=1) - 0.5
+    return torch.stack([-bright, bright], dim=1)
+
+
+def spotted(count: int) -> Tensor:
+    images = 0.2 * torch.rand(count, *SHAPE)
+    images[:, :, 1, 3] = 0.9
+    return images
+
+
+def nothing(images: Tensor, _targets: Tensor, _seeds: Tensor) -> Tensor:
+    return torch.ones_like(images)
+
+
+def evidence(**changes) -> Evidence:
+    images = changes.get("images", spotted(3))
+    fields = {
+        "images": images,
+        "targets": torch.ones(len(images), dtype=torch.int64),
+        "attributions": torch.rand(images.shape),
+        "masks": torch.zeros(len(images), *images.shape[2:], dtype=torch.bool),
+        "seeds": 7 + torch.arange(len(images)),
+        "predict": spot,
+        "explain": nothing,
+        "batch_size": 2,
+    }
+    return Evidence(**(fields | changes))
+
+
+def test_road_is_one_where_the_one_pixel_that_matters_is_ranked_first_and_minus_one_where_last() -> None:
+    first = torch.rand(3, *SHAPE)
+    first[:, :, 1, 3] = -2  # the sign does not matter
+    last = torch.rand(3, *SHAPE) + 0.1
+    last[:, :, 1, 3] = 0.01
+    road = {"road_gap": {"fractions": FRACTIONS}}
+    assert score(evidence(attributions=first), road)["road_gap"].tolist() == [1.0] * 3
+    assert score(evidence(attributions=last), road)["road_gap"].tolist() == [-1.0] * 3
+
+
+def test_a_fraction_removes_that_many_pixels() -> None:
+    weights = torch.arange(20.0).flip(0).view(1, 1, 4, 5).expand(1, *SHAPE) + 1  # row 1, column 3 is the ninth
+    path = evidence(images=spotted(1), attributions=weights).removal((0.4, 0.45, 0.55, 0.6))
+    assert path.most_first.flatten().tolist() == [1, 0, 0, 0]
+    assert path.least_first.flatten().tolist() == [1, 1, 1, 0]
+
+
+def test_removed_pixels_are_imputed_with_noise_and_no_others() -> None:
+    images, maps = torch.rand(200, *SHAPE), torch.rand(200, 1, *SHAPE[1:])
+    seen: list[Tensor] = []
+
+    def watch(batch: Tensor) -> Tensor:
+        seen.append(batch)
+        return batch.new_ones(len(batch), 2)
+
+    evidence(images=images, attributions=maps, predict=watch, batch_size=200).removal((0.5,))
+    place = maps.flatten(1).argsort(dim=1).argsort(dim=1).view(200, *SHAPE[1:])
+    for batch, removed in zip(seen, (place < 10, place >= 10), strict=True):
+        noise = batch - impute(images, removed)
+        assert noise.masked_select(~removed[:, None]).abs().max() == 0
+        drawn = noise.masked_select(removed[:, None])
+        assert drawn.std().item() == pytest.approx(IMPUTATION_NOISE, rel=0.05)
+        assert drawn.mean().item() == pytest.approx(0, abs=0.001)
+
+
+def test_a_map_that_ranks_nothing_has_no_road_gap() -> None:
+    maps = torch.rand(3, *SHAPE)
+    maps[1] = 0
+    scores = score(evidence(attributions=maps), {"road_gap": {"fractions": FRACTIONS}})["road_gap"]
+    assert scores.isnan().tolist() == [False, True, False]
+
+
+def test_nan_logits_are_no_prediction() -> None:
+    def broken(images: Tensor) -> Tensor:
+        return spot(images) * torch.where(images[:, :1, 0, 0] > 0.5, math.nan, 1.0)
+
+    images = spotted(3)
+    images[2, :, 0, 0] = 0.9
+    maps = torch.ones(3, *SHAPE)
+    maps[:, :, 0, 0] = 2
+    one = evidence(images=images, predict=broken, attributions=maps, targets=torch.tensor([1, 1, 0]))
+    scores = score(one, {"road_gap": {"fractions": (0.5,)}, "retention": STABLE, "gini": {}})
+    assert scores["road_gap"].isnan().tolist() == [False, False, True]
+    assert scores["retention"].tolist() == [1.0, 1.0, 0.0]
+    assert scores["gini"].isfinite().all()
+
+
+def test_neighbours_are_within_the_radius_in_range_and_of_the_image_alone() -> None:
+    seen: list[Tensor] = []
+
+    def watch(images: Tensor, targets: Tensor, seeds: Tensor) -> Tensor:
+        seen.append(images)
+        return nothing(images, targets, seeds)
+
+    images = torch.rand(2, *SHAPE).round() * torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
+    near = evidence(images=images, explain=watch).neighbourhood(16, 50)
+    assert near.attributions.shape == (50, 2, *SHAPE)
+    batches = torch.stack(seen)
+    assert batches.min() >= 0
+    assert batches.max() <= 1
+    free = (batches - images)[:, images == 0.5] * 255  # pixels that the clipping does not reach
+    assert free.abs().max().item() == pytest.approx(16, rel=0.01)
+    assert free.mean().item() == pytest.approx(0, abs=1)
+    assert free.std().item() == pytest.approx(16 / math.sqrt(3), rel=0.05)
+    assert len({float(batch[1].sum()) for batch in seen}) == 50
+
+    seen.clear()
+    alone = evidence(images=images[1:], seeds=torch.tensor([8]), explain=watch)  # as the second of the pair above
+    alone.neighbourhood(16, 50)
+    assert torch.equal(torch.stack(seen)[:, 0], batches[:, 1])
+
+
+def test_targets_are_held_and_a_method_draws_its_own_noise_anew() -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def watch(images: Tensor, targets: Tensor, seeds: Tensor) -> Tensor:
+        seen.append((targets, seeds))
+        return nothing(images, targets, seeds)
+
+    targets = torch.tensor([1, 0, 1])
+    evidence(targets=targets, explain=watch).neighbourhood(4, 3)
+    assert all(torch.equal(given, targets) for given, _ in seen)
+    drawn = torch.cat([seeds for _, seeds in seen])
+    assert len(set(drawn.tolist())) == 9
+
+
+def test_a_neighbour_is_kept_while_the_prediction_is_the_target() -> None:
+    images = spotted(3)
+    images[1, :, 1, 3] = 0.5  # on the boundary: some flip
+    near = evidence(images=images, targets=torch.tensor([1, 1, 0])).neighbourhood(16, 40)
+    assert near.kept[:, 0].all()
+    assert near.kept[:, 1].double().mean().item() == pytest.approx(0.5, abs=0.3)
+    assert not near.kept[:, 2].any()
+
+
+def test_a_linear_network_has_stable_gradients() -> None:
+    weight = torch.randn(2, *SHAPE)
+
+    def linear(images: Tensor) -> Tensor:
+        return torch.einsum("nchw,kchw->nk", images, weight)
+
+    def gradient(_images: Tensor, targets: Tensor, _seeds: Tensor) -> Tensor:
+        return weight[targets]
+
+    images = torch.rand(3, *SHAPE)
+    targets = linear(images).argmax(dim=1)
+    one = evidence(
+        images=images,
+        targets=targets,
+        predict=linear,
+        explain=gradient,
+        attributions=gradient(images, targets, targets),
+    )
+    scores = score(one, {"direction_sensitivity": {"radius_255": 1, "samples": 4}, "rank_stability": STABLE})
+    assert scores["direction_sensitivity"].tolist() == pytest.approx([0.0] * 3, abs=1e-12)
+    assert scores["rank_stability"].tolist() == pytest.approx([1.0] * 3)
+
+
+def test_shared_work_is_done_once() -> None:
+    calls = {"explain": 0, "predict": 0}
+
+    def explain(images: Tensor, targets: Tensor, seeds: Tensor) -> Tensor:
+        calls["explain"] += 1
+        return nothing(images, targets, seeds)
+
+    def predict(images: Tensor) -> Tensor:
+        calls["predict"] += 1
+        return spot(images)
+
+    one = evidence(explain=explain, predict=predict, batch_size=3)
+    names = ("direction_sensitivity", "direction_sensitivity_max", "rank_stability", "top_stability", "retention")
+    score(one, dict.fromkeys(names, STABLE))
+    assert calls == {"explain": 3, "predict": 3}
+    road = {"road_gap": {"fractions": FRACTIONS}, "road_gap@again": {"fractions": list(FRACTIONS)}}
+    score(replace(one, explain=explain), road)
+    assert calls == {"explain": 3, "predict": 3 + 2 * len(FRACTIONS)}
+
+
+def test_nothing_larger_than_a_batch_is_asked_of_a_network() -> None:
+    sizes: set[int] = set()
+
+    def explain(images: Tensor, targets: Tensor, seeds: Tensor) -> Tensor:
+        sizes.add(len(images))
+        return nothing(images, targets, seeds)
+
+    def predict(images: Tensor) -> Tensor:
+        sizes.add(len(images))
+        return spot(images)
+
+    one = evidence(images=spotted(7), explain=explain, predict=predict, batch_size=3)
+    score(one, {"retention": STABLE, "road_gap": {"fractions": FRACTIONS}})
+    assert sizes == {3, 1}
