@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import torch
 
@@ -43,19 +45,26 @@ def _provide(dataset: Any, root: Path) -> None:
         try:
             dataset(str(root), download=attempt > 0)
             return
-        except (OSError, RuntimeError, EOFError) as error:  # absent, no network, damaged archive
+        except (OSError, RuntimeError, HTTPException) as error:  # absent, no network, damaged archive
             problem = error
+            if isinstance(error, HTTPError):
+                error.close()  # it holds the connection to the server
             if attempt > 0:
-                _forget(root / dataset.filename)
+                _forget_damaged(root / dataset.filename, dataset.tgz_md5)
     raise DataError(
-        f"{root / dataset.base_folder}: CIFAR-10 is not there and cannot be downloaded ({problem}); fetch {dataset.url} "
-        f"on another machine and unpack it in {root}, or set EPSILENS_DATA to the folder that holds {dataset.base_folder}"
+        f"{root / dataset.base_folder}: CIFAR-10 is not there and cannot be downloaded ({problem}); "
+        f"fetch {dataset.url} on another machine and unpack it in {root}, "
+        f"or set EPSILENS_DATA to the folder that holds {dataset.base_folder}"
     ) from None
 
 
-def _forget(archive: Path) -> None:
+def _forget_damaged(archive: Path, md5: str) -> None:
+    """Delete what a download left unfinished; an intact archive is kept, it may be the user's own."""
+    from torchvision.datasets.utils import check_integrity
+
     with contextlib.suppress(OSError):  # a read-only folder has nothing of ours to delete
-        archive.unlink(missing_ok=True)
+        if not check_integrity(archive, md5):
+            archive.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

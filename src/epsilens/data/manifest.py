@@ -91,7 +91,7 @@ def _facts(part: Samples, classes: int) -> dict[str, Any]:
 
 
 def write(folder: Path, manifest: Mapping[str, Any], splits: Mapping[str, Samples]) -> None:
-    """Write every split as <split>.safetensors, then manifest.json with their SHA-256; other splits there are deleted."""
+    """Write <split>.safetensors for each split, then manifest.json with their SHA-256; other splits are deleted."""
     facts = {}
     for name, part in splits.items():
         path = folder / f"{name}.safetensors"

@@ -46,7 +46,7 @@ def stratified(labels: Labels, count: int, seed: int, key: str) -> Tensor:
 
 
 def apportion(sizes: list[int], count: int) -> list[int]:
-    """`count` seats for classes of these sizes, by largest remainders; of equal remainders the lower label's goes first.
+    """`count` seats for classes of these sizes, by largest remainders; of equal remainders the lower label's first.
 
     Never more seats than the class has members, if `count` <= sum(sizes).
     """
