@@ -96,13 +96,19 @@ class Evidence:
 
     def _removal(self, fractions: tuple[float, ...]) -> Removal:
         weights = pixel_weights(self.attributions).flatten(1)
-        order = weights.argsort(dim=1, stable=True)  # least relevant first; ties in the order of the pixels
+        order = self._ascending(weights)
         place = order.argsort(dim=1).view(len(self.images), *self.images.shape[2:])
         pixels, undefined = order.shape[1], weights.isnan().any(dim=1)
         counts = [round(q * pixels) for q in fractions]
         least = [self._unchanged(self._without(place < count, q)) for q, count in enumerate(counts)]
         most = [self._unchanged(self._without(place >= pixels - count, q)) for q, count in enumerate(counts)]
         return Removal(*(torch.stack(path).masked_fill(undefined, torch.nan) for path in (least, most)))
+
+    def _ascending(self, weights: Tensor) -> Tensor:
+        """Pixels `[N, n]`, the least relevant first. Ties are in an order drawn for the image: in that of the pixels, a map
+        that is flat, as many are on a plain background, would rank the top of the image below its bottom."""
+        drawn = per_image(torch.rand, tuple(weights.shape[1:]), self.seeds, "ties").to(weights).argsort(dim=1)
+        return drawn.gather(1, weights.gather(1, drawn).argsort(dim=1, stable=True))
 
     def _without(self, removed: Tensor, q: int) -> Images:
         filled = impute(self.images, removed)
