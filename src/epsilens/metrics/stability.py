@@ -49,9 +49,7 @@ def rank_stability(attributions: Attributions, perturbed: Tensor, kept: Tensor) 
     """
     a = ranks(pixel_weights(attributions).flatten(-2))
     b = ranks(pixel_weights(perturbed).flatten(-2))
-    middle = (
-        a.shape[-1] + 1
-    ) / 2  # the mean rank, exactly: CUDA's mean rounds it, and a constant map would have an order
+    middle = (a.shape[-1] + 1) / 2  # the mean rank, exactly: CUDA rounds a mean, and a constant map would have an order
     a, b = a - middle, b - middle
     scale = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
     return _mean_kept((a * b).sum(dim=-1) / scale, kept)
