@@ -9,13 +9,15 @@ STAMP := .venv/.complete-$(shell cat requirements.txt requirements-dev.txt | cks
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro validate study show record test test-slow check bench ui clean
+.PHONY: help setup repro validate study show record test check bench ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-# The stamp is written last, after `pip check`: an interrupted set-up leaves none, and is done again from the start.
+# The stamp is written last, after everything has been imported once: an interrupted set-up leaves none, and is done again
+# from the start.
 $(STAMP): requirements.txt requirements-dev.txt
+	@ls .venv/.complete-* >/dev/null 2>&1 || rm -rf .venv
 	@rm -f .venv/.complete-*
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; say make PYTHON=python3.12, or the like"; exit 2; }
@@ -23,6 +25,7 @@ $(STAMP): requirements.txt requirements-dev.txt
 	@echo "set-up: installing requirements (a few minutes, once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/python -m pip check --disable-pip-version-check > .venv/pip-check.log || { cat .venv/pip-check.log; exit 1; }
+	@$(BIN)/python -W ignore -c 'import torch, torchvision, captum, robustness, mlflow, dvc, pandas, matplotlib, pytest'
 	@touch $@
 
 setup: $(STAMP)  ## create .venv and install what is pinned in requirements*.txt
@@ -35,11 +38,14 @@ repro: validate  ## run the study that params.yaml describes, as far as it is ou
 	@python -m stages.track
 	@echo
 	@echo "report:      $(CURDIR)/reports/index.html"
-	@echo "experiments: dvc exp show --only-changed"
+	@echo "experiments: make show (dvc and the rest: source .venv/bin/activate)"
 	@echo "MLflow UI:   make ui, then open http://127.0.0.1:$(PORT)"
 
 study: setup  ## make a study active: make study NAME=cifar10 (it becomes params.yaml; `dvc repro` runs it)
 	@test -f studies/$(NAME).yaml || { echo "error: NAME=$(NAME): known are $(basename $(notdir $(wildcard studies/*.yaml)))"; exit 2; }
+	@for file in studies/*.yaml; do cmp -s $$file params.yaml && known=1; done; \
+		[ -n "$$known$(FORCE)" ] || git diff --quiet HEAD -- params.yaml 2>/dev/null || \
+		{ echo "error: params.yaml has changes of yours that are not committed; commit them, or say FORCE=1"; exit 2; }
 	@cp studies/$(NAME).yaml params.yaml
 	@python -m stages.validate
 
@@ -47,13 +53,11 @@ show: setup  ## the experiments, as many columns as fit a terminal
 	@dvc exp show --only-changed --no-pager --drop '.*/|State|Executor'
 
 record: setup  ## keep the present results of a study in metrics/<study>/, to be committed
+	@dvc status -q || { echo "error: the results are not those of params.yaml; make repro first"; exit 3; }
 	@python -m stages.record
 
-test: setup  ## the whole test suite but the slow ones
+test: setup  ## the whole test suite
 	@python -m pytest -q
-
-test-slow: setup  ## parity and end-to-end tests that take minutes
-	@python -m pytest -q -m slow
 
 check: setup  ## lint, format and types
 	@ruff check .
@@ -67,4 +71,4 @@ ui: setup  ## MLflow on 127.0.0.1 (PORT=5000)
 	@mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 clean:  ## remove outputs and set-up; DVC's cache stays
-	@rm -rf .venv data models results reports .checkpoints
+	@rm -rf .venv data/prepared models results reports .checkpoints

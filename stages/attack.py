@@ -8,6 +8,7 @@ from epsilens import artifacts, config
 from epsilens.attacks import ThreatModel, attack_margins, clean_margins
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.data.manifest import read_manifest, read_split
+from epsilens.data.splits import part_of
 from epsilens.models.checkpoints import load
 from epsilens.types import Samples
 from stages.common import cell, device, params, run
@@ -34,8 +35,9 @@ def main() -> None:
         if split not in NOT_TESTED:
             samples = read_split(artifacts.PREPARED, split).to(device())
             add(split, samples, "clean", 0.0, clean_margins(network, samples, settings.batch_size))
-    attacked = read_split(artifacts.PREPARED, "test").first(settings.images).to(device())
-    for budget in settings.epsilons:
+    test = read_split(artifacts.PREPARED, "test")
+    attacked = part_of(test, settings.images, settings.seed, "attack.images").to(device())
+    for budget in (0.0, *settings.epsilons):  # at budget 0: clean, on the very images that are attacked
         margins = attack_margins(network, attacked, ThreatModel.of(norm, budget), settings)
         add("test", attacked, "pgd", budget, margins)
     table = artifacts.cell(artifacts.ATTACKS, text, seed) / artifacts.ROWS

@@ -7,6 +7,7 @@ from epsilens.attributions import explainers
 from epsilens.attributions.config import AttributeConfig
 from epsilens.attributions.pictures import gallery, png
 from epsilens.data.manifest import read_manifest, read_split
+from epsilens.data.splits import stratified
 from epsilens.models.checkpoints import load
 from epsilens.randomness import noise_seeds
 from stages.common import cell, device, params, run
@@ -28,7 +29,8 @@ def main() -> None:
     artifacts.write_rows(folder / artifacts.INDEX, {name: column.tolist() for name, column in index.items()})
 
     names = read_manifest(artifacts.PREPARED)["class_names"]
-    rows = range(min(settings.gallery, len(samples)))
+    shown_count = min(settings.gallery, len(samples))
+    rows = stratified(samples.labels.cpu(), shown_count, settings.seed, "gallery").nonzero().flatten().tolist()
     shown = artifacts.cell(artifacts.GALLERY, text, seed)
     for stem, picture in gallery(samples.images, maps, rows):
         artifacts.write_bytes(shown / f"{stem}.png", png(picture))

@@ -52,7 +52,7 @@ def device() -> str:
 
 def data_root() -> Path:
     """EPSILENS_DATA, the folder of raw data sets; data/raw of the repository by default."""
-    return Path(os.environ.get("EPSILENS_DATA") or project_root() / "data" / "raw")
+    return project_root() / (os.environ.get("EPSILENS_DATA") or "data/raw")  # an absolute path stays what it is
 
 
 def project_root() -> Path:

@@ -43,6 +43,7 @@ def provenance(study: str) -> dict[str, Any]:
 
 def main() -> None:
     study = config.section(params(), "study", StudyConfig).name
+    artifacts.read_json(artifacts.SUMMARY)  # nothing recorded is touched before there is something to record
     folder = artifacts.METRICS / study
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(artifacts.REPORTS / "figures", folder / "figures")

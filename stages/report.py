@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from epsilens.reporting.config import ReportConfig, StudyConfig, SweepConfig
 from epsilens.reporting.report import Inputs, build, tabulate
 from stages.common import params, run
 
+SHOWN = ("study", "sweep", "threat", "data", "model", "train", "attack", "attribute", "score", "report")  # on the page
 PACKAGES = ("torch", "torchvision", "robustness", "captum", "numpy", "pandas", "matplotlib", "dvc", "mlflow")
 
 
@@ -33,10 +34,18 @@ def gallery(epsilon: str, seed: int) -> tuple[Any, dict[str, bytes]]:
     return artifacts.read_json(folder / artifacts.GALLERY_INDEX), pictures
 
 
+def installed(package: str) -> str:
+    """Its version; a bare machine that computes has no dvc or mlflow."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def provenance() -> dict[str, str]:
     """What the numbers hold for: versions and checksums, and nothing that changes from run to run."""
     found = {"data manifest (SHA-256)": artifacts.sha256(artifacts.MANIFEST), "python": platform.python_version()}
-    return found | {name: version(name) for name in PACKAGES}
+    return found | {name: installed(name) for name in PACKAGES}
 
 
 def main() -> None:
@@ -64,7 +73,7 @@ def main() -> None:
         manifest=artifacts.read_json(artifacts.MANIFEST),
         galleries={epsilon: gallery(str(epsilon), sweep.seeds[0]) for epsilon in sweep.epsilons},
         provenance=provenance(),
-        params=raw,
+        params={name: raw[name] for name in SHOWN},
     )
     tables = tabulate(inputs, settings)
     shutil.rmtree(artifacts.REPORTS, ignore_errors=True)

@@ -12,7 +12,7 @@ from epsilens.metrics.config import ScoreConfig
 from epsilens.metrics.evidence import Evidence
 from epsilens.models.checkpoints import load
 from epsilens.randomness import noise_seeds
-from epsilens.registry import choose
+from epsilens.registry import choose, labelled
 from stages.common import cell, device, params, run
 
 
@@ -45,7 +45,9 @@ def main() -> None:
     folder = artifacts.cell(artifacts.SCORES, text, seed)
     artifacts.write_rows(folder / artifacts.ROWS, {"epsilon": [epsilon] * count, "seed": [seed] * count, **rows})
     entries = {name: choose(ATTRIBUTIONS, name, "attribute.methods") for name in attribute.methods}
-    described = {name: {"kind": e.kind, "label": e.label, "source": e.source} for name, e in entries.items()}
+    described = {
+        name: {"kind": e.kind, "label": e.label + labelled(name), "source": e.source} for name, e in entries.items()
+    }
     facts = {"metrics": metrics.facts(settings.metrics), "attributions": described}
     artifacts.write_json(folder / artifacts.FACTS, facts)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ CODE = (
 
 
 def run_key(*facts: object) -> str:
-    """A name for everything that defines the result of a run: its parameters, its data, the code, torch, the threads."""
+    """A name for everything that defines the result of a run: parameters, data, code, versions, threads, device."""
     root = Path(__file__).resolve().parent.parent
     code = {str(p.relative_to(root)): artifacts.sha256(p) for pattern in CODE for p in sorted(root.glob(pattern))}
-    known = (facts, code, torch.__version__, torch.get_num_threads())
+    known = (facts, code, torch.__version__, version("robustness"), torch.get_num_threads(), device())
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -93,7 +94,7 @@ def main() -> None:
     scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{run_key(identity)}"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(scratch.with_suffix(".lock"), timeout=0):
+        with FileLock(scratch.with_name(scratch.name + ".lock"), timeout=0):
             follow_live()
             shape = (len(identity["class_names"]), identity["mean"], identity["std"])
             network = models.build(model.name, model.options, *shape, derive(seed, "weights")).to(device())

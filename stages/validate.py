@@ -1,5 +1,8 @@
 """Check params.yaml as a whole, before any stage runs: every problem of every section is reported at once."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from epsilens import attacks, attributions, config, data, metrics, models
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.attributions.config import AttributeConfig
@@ -11,26 +14,29 @@ from epsilens.reporting.config import ReportConfig, StudyConfig, SweepConfig
 from epsilens.training.config import TrainConfig
 from stages.common import params, run
 
-
-class Params(config.Section):
-    """The whole of params.yaml."""
-
-    study: StudyConfig
-    sweep: SweepConfig
-    threat: ThreatConfig
-    data: DataConfig
-    model: ModelConfig
-    train: TrainConfig
-    attack: AttackConfig
-    attribute: AttributeConfig
-    score: ScoreConfig
-    report: ReportConfig
+SECTIONS: dict[str, type[config.Section]] = {
+    "study": StudyConfig,
+    "sweep": SweepConfig,
+    "threat": ThreatConfig,
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "attack": AttackConfig,
+    "attribute": AttributeConfig,
+    "score": ScoreConfig,
+    "report": ReportConfig,
+}
 
 
-def headlines(found: Params) -> None:
+def budgets(threat: ThreatConfig, attack: AttackConfig, sweep: SweepConfig) -> None:
+    """Every budget must be one of the threat model."""
+    attacks.check(threat, attack, tuple(float(epsilon) for epsilon in sweep.epsilons))
+
+
+def headlines(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfig) -> None:
     """The report's headlines must be among what is computed."""
-    wanted = [("report.attribution", found.report.attribution, found.attribute.methods)]
-    wanted += [("report.metrics", name, found.score.metrics) for name in found.report.metrics]
+    wanted = [("report.attribution", report.attribution, attribute.methods)]
+    wanted += [("report.metrics", name, score.metrics) for name in report.metrics]
     lines = [
         f"params.yaml: {key}: found {name!r}, computed are {', '.join(known)}"
         for key, name, known in wanted
@@ -40,26 +46,44 @@ def headlines(found: Params) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def main() -> None:
-    found = config.parse(params(), Params)
-    budgets = tuple(float(epsilon) for epsilon in found.sweep.epsilons)
-    checks = (
-        lambda: data.check(found.data),
-        lambda: models.check(found.model),
-        lambda: attacks.check(found.threat, found.attack, budgets),
-        lambda: attributions.check(found.attribute),
-        lambda: metrics.check(found.score),
-        lambda: headlines(found),
-    )
-    lines = []
-    for check in checks:
+# What no section can say of itself: the names it reads from registries, and whether sections agree. Each check runs if
+# the sections that it takes are well formed.
+CHECKS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
+    (data.check, ("data",)),
+    (models.check, ("model",)),
+    (attributions.check, ("attribute",)),
+    (metrics.check, ("score",)),
+    (budgets, ("threat", "attack", "sweep")),
+    (headlines, ("report", "attribute", "score")),
+)
+
+
+def problems(raw: Mapping[str, Any]) -> list[str]:
+    """Every problem of params.yaml, a line each."""
+    lines = [f"params.yaml: {name}: unknown section" for name in raw if name not in SECTIONS]
+    found: dict[str, config.Section] = {}
+    for name, schema in SECTIONS.items():
         try:
-            check()
+            found[name] = config.section(raw, name, schema)
         except ConfigError as error:
             lines.append(str(error))
+    for check, names in CHECKS:
+        try:
+            if found.keys() >= set(names):
+                check(*(found[name] for name in names))
+        except ConfigError as error:
+            lines.append(str(error))
+    return lines
+
+
+def main() -> None:
+    raw = params()
+    lines = problems(raw)
     if lines:
         raise ConfigError("\n".join(lines))
-    print(f"params.yaml: study {found.study.name}, {len(found.sweep.grid())} networks")
+    print(
+        f"params.yaml: study {raw['study']['name']}, {len(config.section(raw, 'sweep', SweepConfig).grid())} networks"
+    )
 
 
 if __name__ == "__main__":

@@ -57,14 +57,9 @@ def read(path: Path = PARAMS) -> Mapping[str, Any]:
 def section(raw: Mapping[str, Any], name: str, schema: type[S]) -> S:
     """One section of params.yaml. Raises ConfigError that names every problem in it."""
     if name not in raw:
-        raise ConfigError(f"params.yaml: {name}: missing key")
-    return parse(raw[name], schema, name)
-
-
-def parse(raw: Any, schema: type[S], path: str = "") -> S:
-    """`raw`, found under `path`, as a schema. Raises ConfigError that names every problem in it."""
+        raise ConfigError(f"params.yaml: {name}: missing section")
     try:
         # Through JSON, because in pydantic's strict JSON mode a list is a tuple and 8 is a float, but "8" is not.
-        return schema.model_validate_json(json.dumps(raw, default=str))
+        return schema.model_validate_json(json.dumps(raw[name], default=str))
     except ValidationError as error:
-        raise ConfigError("\n".join(problems(error, path))) from None
+        raise ConfigError("\n".join(problems(error, name))) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
@@ -18,16 +19,27 @@ from epsilens.config import Section, problems
 from epsilens.errors import ConfigError
 
 Entry = TypeVar("Entry")
+LABEL = re.compile(r"[\w.-]+")  # it becomes part of file names
 
 
 def choose(registry: Mapping[str, Entry], name: str, key: str) -> Entry:
     """The entry of `name` (up to its `@label`). Raises ConfigError with the known names and the nearest one."""
-    plain = name.partition("@")[0]
+    plain, at, label = name.partition("@")
+    if at and not LABEL.fullmatch(label):
+        raise ConfigError(
+            f"params.yaml: {key}: found {name!r}, a label after @ has letters, digits, dots and dashes only"
+        )
     if plain in registry:
         return registry[plain]
     near = difflib.get_close_matches(plain, registry, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ConfigError(f"params.yaml: {key}: found {name!r}, known are {', '.join(registry)}{hint}")
+
+
+def labelled(name: str) -> str:
+    """` (label)` of a name with an @label, else nothing: what tells two uses of one member apart."""
+    label = name.partition("@")[2]
+    return f" ({label})" if label else ""
 
 
 def options(function: Callable[..., Any], given: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -37,10 +37,6 @@ class Samples:
     def __getitem__(self, index: Tensor | slice) -> Samples:
         return Samples(self.images[index], self.labels[index], self.masks[index], self.ids[index])
 
-    def first(self, count: int) -> Samples:
-        """The first `count` samples; all of them if `count` is 0."""
-        return self[: count or len(self)]
-
     def to(self, device: str) -> Samples:
         """The same samples on another device."""
         return Samples(*(tensor.to(device) for tensor in (self.images, self.labels, self.masks, self.ids)))

@@ -114,6 +114,9 @@ def test_params_are_the_sections_that_the_stage_reads(name: str) -> None:
     read = {
         node.args[1].value for node in calls if node.func.attr == "section" and isinstance(node.args[1], ast.Constant)
     }
+    for node in ast.walk(tree):  # sections that are shown as they stand
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SHOWN":
+            read |= set(ast.literal_eval(node.value))
     assert read == set(pipeline()[name].get("params", []))
 
 

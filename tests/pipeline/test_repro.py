@@ -79,17 +79,41 @@ def test_an_experiment_with_another_grid_runs_only_what_is_new(project: Project)
     assert "smaller" in table
 
 
-def test_bad_parameters_stop_before_any_stage(project: Project) -> None:
-    project.params({"train": {"epochs": 0, "epoch": 3}, "score": {"metrics": {"ginni": {}}}})
+def test_all_bad_parameters_are_reported_together_before_any_stage(project: Project) -> None:
+    project.params(
+        {
+            "train": {"epochs": 0, "epoch": 3},
+            "model": {"name": "small_resnat"},
+            "score": {"metrics": {"ginni": {}}},
+            "sweep": {"epsilons": [0, 300]},
+            "extra": {},
+        }
+    )
     output = project.run("python", "-m", "stages.validate", status=2)
-    for expected in ("train.epochs: found 0", "train.epoch: unknown key", "train"):
-        assert expected in output
-    project.params({"train": {"epochs": 2}})
-    text = (project.folder / "params.yaml").read_text(encoding="utf-8").replace("  epoch: 3\n", "")
-    (project.folder / "params.yaml").write_text(text, encoding="utf-8")
-    output = project.run("python", "-m", "stages.validate", status=2)
-    assert "did you mean 'gini'" in output
+    for expected in (
+        "train.epochs: found 0",
+        "train.epoch: unknown key",
+        "did you mean 'small_resnet'",
+        "did you mean 'gini'",
+        "sweep.epsilons: found budget 300",
+        "extra: unknown section",
+    ):
+        assert expected in output, output
     assert "Traceback" not in output
+
+
+def test_an_attribution_parameter_leaves_training_and_attacks_alone(project: Project) -> None:
+    project.params({"attribute": {"seed": 5}})
+    assert project.repro() == of("0-0", "4-0", stages=("attribute", "score")) | {"report", "track"}
+
+
+def test_locks_of_networks_are_their_own(project: Project) -> None:
+    """Fractional budgets have dots in them; their runs must not wait for each other."""
+    project.params({"threat": {"norm": "l2"}, "sweep": {"epsilons": [0.25, 0.5]}})
+    for epsilon in ("0.25", "0.5"):
+        project.run("python", "-m", "stages.train", "--epsilon", epsilon, "--seed", "0")
+    locks = {path.name.rsplit("-", 1)[0] for path in (project.folder / ".checkpoints").glob("train-0.*.lock")}
+    assert locks == {"train-0.25-0", "train-0.5-0"}
 
 
 def test_a_stage_says_what_is_missing(fresh: Factory, tmp_path: Path) -> None:

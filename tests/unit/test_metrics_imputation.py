@@ -64,9 +64,10 @@ def test_kept_pixels_and_arguments_are_untouched() -> None:
     assert torch.equal(removed, before[1])
 
 
-def test_an_image_without_a_known_pixel_becomes_its_mean_colour() -> None:
-    images, removed = torch.rand(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.bool)
+@pytest.mark.parametrize("shape", [(4, 5), (1, 2), (1, 1)])
+def test_an_image_without_a_known_pixel_becomes_its_mean_colour(shape: tuple[int, int]) -> None:
+    images, removed = torch.rand(2, 3, *shape), torch.zeros(2, *shape, dtype=torch.bool)
     removed[0] = True
     filled = impute(images, removed)
-    torch.testing.assert_close(filled[0], images[0].mean(dim=(1, 2), keepdim=True).expand(3, 4, 5))
+    torch.testing.assert_close(filled[0], images[0].mean(dim=(1, 2), keepdim=True).expand(3, *shape))
     assert torch.equal(filled[1], images[1])

@@ -86,7 +86,7 @@ def test_the_top_tenth_of_twenty_pixels_is_two() -> None:
 
 
 def test_the_top_tenth_of_few_pixels_is_one() -> None:
-    a, b = maps([1, 9, 3, 2]), maps([1, 4, 3, 2])
+    a, b = maps([1, 9, 3, 2]), maps([1, 4, 2, 3])
     assert stability.top_stability(a, b[None], all_kept(1, 1)).item() == 1.0
 
 

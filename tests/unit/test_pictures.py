@@ -1,17 +1,22 @@
-"""Pictures of maps and of images, and the names they get in the gallery."""
+"""Pictures of maps and of images, the names they get in the gallery, and the settings that those names come from."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from epsilens import config
+from epsilens.attributions import ATTRIBUTIONS, check, explainer, explainers
+from epsilens.attributions.config import AttributeConfig
 from epsilens.attributions.pictures import NEGATIVE, POSITIVE, gallery, image_picture, map_picture, png
-from epsilens.errors import DataError
+from epsilens.errors import ConfigError, DataError
 
 WHITE = [255, 255, 255]
 
@@ -106,3 +111,70 @@ def test_the_gallery_names_rows_and_methods(tmp_path: Path) -> None:
 
 def test_no_rows_give_no_pictures() -> None:
     assert not dict(gallery(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), {}, range(0)))
+
+
+def settings(**methods: Any) -> AttributeConfig:
+    raw = {"attribute": {"batch_size": 2, "gallery": 1, "seed": 0, "methods": methods}}
+    return config.section(raw, "attribute", AttributeConfig)
+
+
+def test_explainers_are_named_as_in_the_settings_and_keep_their_own_options() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(40, 5), nn.Tanh()).eval().requires_grad_(False)
+    arguments = torch.rand(3, 2, 5, 4), torch.tensor([2, 0, 3]), torch.tensor([11, 3, 8])
+    given = {"smoothgrad": {"samples": 2, "sigma": 0.1}, "smoothgrad@wide": {"samples": 2, "sigma": 0.5}}
+    found = explainers(network, settings(**given))
+    assert list(found) == list(given)
+    for name, options in given.items():
+        assert torch.equal(found[name](*arguments), explainer(network, name, options, 2)(*arguments))
+
+
+def test_check_accepts_labels_and_every_right_option() -> None:
+    right = {"smoothgrad": {"samples": 5, "sigma": 0.3}, "integrated_gradients@K-3.1": {"steps": 3}}
+    check(settings(gradient={}, **right))
+
+
+def test_check_reports_every_problem_together() -> None:
+    wrong = settings(
+        gradiant={},
+        gradient={"abs": True},
+        smoothgrad={"samples": 0, "sigma": 0.0},
+        integrated_gradients={},
+        sobel={},
+    )
+    with pytest.raises(ConfigError) as raised:
+        check(wrong)
+    text = str(raised.value)
+    for part in (
+        "attribute.methods.gradiant: found 'gradiant'",
+        "did you mean 'gradient'",
+        "attribute.methods.gradient.abs: unknown key",
+        "attribute.methods.smoothgrad.samples",
+        "attribute.methods.smoothgrad.sigma",
+        "attribute.methods.integrated_gradients.steps: missing key",
+    ):
+        assert part in text
+    assert "sobel" not in text.replace("random, sobel", "")
+
+
+@pytest.mark.parametrize("name", ["gradient@", "gradient@../up", "gradient@a b", "gradient@x\n"])
+def test_check_refuses_a_label_that_is_no_part_of_a_file_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"attribute\.methods\.gradient"):
+        check(settings(**{name: {}}))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"gallery": -1}, {"seed": -1}, {"methods": {}}, {"methods": {"gradient": None}}]
+)
+def test_the_section_refuses_what_is_out_of_range(wrong: dict[str, Any]) -> None:
+    raw = {"batch_size": 2, "gallery": 0, "seed": 0, "methods": {"gradient": {}}, **wrong}
+    with pytest.raises(ConfigError, match=f"attribute.{next(iter(wrong))}"):
+        config.section({"attribute": raw}, "attribute", AttributeConfig)
+
+
+@pytest.mark.parametrize("name", ATTRIBUTIONS)
+def test_an_entry_says_what_a_reader_needs(name: str) -> None:
+    entry = ATTRIBUTIONS[name]
+    assert entry.kind in ("method", "control")
+    assert entry.label
+    assert entry.source
+    assert entry.function.__doc__

@@ -42,12 +42,12 @@ class ThreatModel:
         return STEPS[self.norm](images, self.epsilon, step_size)
 
     def random_start(self, images: Images, noise: Tensor) -> Images:
-        """A point of the threat model from uniform noise in [0, 1): a uniform cube for Linf, a direction at random
-        radius for L2."""
+        """A point of the threat model from uniform noise in [0, 1): uniform in the cube for Linf, on the sphere for L2
+        (as in robustness), then clipped to [0, 1]."""
         direction = 2 * noise - 1
         if self.norm == "l2":
-            radius = noise.flatten(1)[:, :1].view(-1, 1, 1, 1)
-            direction = radius * direction / _norms(direction, "l2").view(-1, 1, 1, 1)
+            normal = torch.special.ndtri(noise.clamp(1e-6, 1 - 1e-6))
+            direction = normal / _norms(normal, "l2").view(-1, 1, 1, 1)
         return (images + self.epsilon * direction).clamp(0, 1)
 
     def measure(self, images: Images, adversarial: Images) -> Tensor:

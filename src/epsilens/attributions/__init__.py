@@ -5,6 +5,7 @@ A new method is one function `(network, images, targets, seeds, *, options)` and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from torch import nn
 
 from epsilens.attributions import controls, gradients
 from epsilens.attributions.config import AttributeConfig
+from epsilens.attributions.modes import borrowed
 from epsilens.errors import ConfigError, NumericError
 from epsilens.registry import choose, options
 from epsilens.types import Attributions, Explainer, Images, Labels, NoiseSeeds
@@ -41,11 +43,16 @@ ATTRIBUTIONS: dict[str, Attribution] = {
 }
 
 
+LABELLED = re.compile(r"[^@]+(@[A-Za-z0-9_.-]+)?")  # what follows @ becomes part of file names
+
+
 def check(config: AttributeConfig) -> None:
-    """Raises one ConfigError for all unknown methods and wrong options."""
+    """Raises one ConfigError for all unknown methods, wrong labels and wrong options."""
     lines = []
     for name, given in config.methods.items():
         key = f"attribute.methods.{name}"
+        if not LABELLED.fullmatch(name):
+            lines.append(f"params.yaml: {key}: found {name!r}, expected letters, digits, '_', '.' or '-' after '@'")
         try:
             options(choose(ATTRIBUTIONS, name, key).function, given, key)
         except ConfigError as error:
@@ -57,19 +64,20 @@ def check(config: AttributeConfig) -> None:
 def explainer(network: nn.Module, name: str, given: Mapping[str, Any], batch_size: int) -> Explainer:
     """`name` with its options as a function of (images, targets, seeds), in batches.
 
-    network: in eval mode with frozen parameters; it is left as it is found. Raises ConfigError for an unknown name or
-    wrong options and, when called, NumericError if a map is not finite.
+    network: explained in eval mode with frozen parameters, and left as it is found. No image gives no map. Raises
+    ConfigError for an unknown name or wrong options and, when called, NumericError if a map is not finite.
     """
     key = f"attribute.methods.{name}"
     function = choose(ATTRIBUTIONS, name, key).function
     checked = options(function, given, key)
 
     def explain(images: Images, targets: Labels, seeds: NoiseSeeds) -> Attributions:
-        parts = []
-        for i in range(0, len(images), batch_size):
-            batch = images[i : i + batch_size].detach().clone().requires_grad_()
-            part = function(network, batch, targets[i : i + batch_size], seeds[i : i + batch_size], **checked)
-            parts.append(part.detach().to(images.dtype))
+        parts = [images.new_empty(0, *images.shape[1:])]
+        with borrowed(network):
+            for i in range(0, len(images), batch_size):
+                batch = images[i : i + batch_size].detach().clone().requires_grad_()
+                part = function(network, batch, targets[i : i + batch_size], seeds[i : i + batch_size], **checked)
+                parts.append(part.detach().to(images.dtype))
         maps = torch.cat(parts)
         if not maps.isfinite().all():
             raise NumericError(f"{name}: an attribution is NaN or infinite")

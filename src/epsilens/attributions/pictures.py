@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from epsilens.errors import DataError
 from epsilens.types import Attributions
 
 # Diverging and colour-blind safe: negative blue, zero white, positive vermilion.
@@ -26,7 +27,9 @@ def map_picture(attribution: Tensor) -> np.ndarray:
 
 
 def image_picture(image: Tensor) -> np.ndarray:
-    """One image, uint8 [C, H, W] with one or three channels."""
+    """One image, uint8 [C, H, W]: grey or RGB. Raises DataError for any other number of channels."""
+    if len(image) not in (1, 3):
+        raise DataError(f"a picture of {len(image)} channels cannot be drawn, expected 1 (grey) or 3 (RGB)")
     pixels = image.cpu().permute(1, 2, 0).numpy()
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 

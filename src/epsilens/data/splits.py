@@ -45,6 +45,16 @@ def stratified(labels: Labels, count: int, seed: int, key: str) -> Tensor:
     return chosen
 
 
+def part_of(samples: Samples, count: int, seed: int, key: str) -> Samples:
+    """A stratified part of `count` images, all of them if `count` is 0; the same for every network.
+
+    `key` is the parameter that says how many. Raises ConfigError if there are fewer.
+    """
+    if count > len(samples):
+        raise ConfigError(f"params.yaml: {key}: found {count}, expected at most {len(samples)} for this data set")
+    return samples[stratified(samples.labels, count, seed, key)] if count else samples
+
+
 def apportion(sizes: list[int], count: int) -> list[int]:
     """`count` seats for classes of these sizes, by largest remainders; of equal remainders the lower label's first.
 

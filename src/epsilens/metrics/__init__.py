@@ -19,7 +19,7 @@ from epsilens.errors import ConfigError
 from epsilens.metrics import conciseness, faithfulness, relevance, stability
 from epsilens.metrics.config import ScoreConfig
 from epsilens.metrics.evidence import Evidence
-from epsilens.registry import choose, options
+from epsilens.registry import choose, labelled, options
 from epsilens.types import Scores
 
 Compute = Callable[..., Scores]
@@ -85,7 +85,7 @@ METRICS: dict[str, Metric] = {
     "gini": Metric(
         conciseness.gini,
         maps,
-        Facts("Gini index", "conciseness", "higher", 0, 1, None, "arXiv:1810.06583"),
+        Facts("Gini index", "conciseness", "higher", 0, 1, None, "arXiv:1810.06583; Gaussian noise has 0.24"),
     ),
     "effective_fraction": Metric(
         conciseness.effective_fraction,
@@ -166,7 +166,8 @@ def score(evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]]) -> dict[
 
 def facts(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What the report says about each metric, by its name in params.yaml."""
-    return {name: asdict(choose(METRICS, name, f"score.metrics.{name}").facts) for name in metrics}
+    found = {name: asdict(choose(METRICS, name, f"score.metrics.{name}").facts) for name in metrics}
+    return {name: {**entry, "label": entry["label"] + labelled(name)} for name, entry in found.items()}
 
 
 def _bound(name: str, given: Mapping[str, Any]) -> Callable[[Evidence], Scores]:

@@ -33,8 +33,7 @@ def impute(images: Tensor, removed: Tensor) -> Tensor:
     gone = removed & ~removed_all[:, None, None]  # a system without a known pixel is singular
     known = values * ~gone[:, None]
     degree = _neighbours(torch.ones(removed.shape[1:], dtype=torch.float64, device=images.device))
-    right = torch.where(gone[:, None], _neighbours(known), known)
-    solved = _eliminate(gone, degree, right.permute(2, 0, 3, 1)).permute(1, 3, 0, 2)
+    solved = _eliminate(gone, degree, _neighbours(known).permute(2, 0, 3, 1)).permute(1, 3, 0, 2)
     mean = values.mean(dim=(2, 3), keepdim=True).expand_as(values)
     filled = torch.where(gone[:, None], solved, values)
     return torch.where(removed_all[:, None, None, None], mean, filled).to(images.dtype)
@@ -43,8 +42,8 @@ def impute(images: Tensor, removed: Tensor) -> Tensor:
 def _eliminate(gone: Tensor, degree: Tensor, right: Tensor) -> Tensor:
     """Solve row by row. gone: [N, H, W]; degree: [H, W]; right and result: [H, N, W, C].
 
-    Known pixels keep an equation of their own (x = value), so that all blocks have one size. Only the factors are kept,
-    H of [N, W, W]; the blocks beside them cost less to make again than to hold.
+    Known pixels have an equation of their own, tied to no other and not looked at, so that all blocks have one size.
+    Only the factors are kept, H of [N, W, W]; the blocks beside them cost less to make again than to hold.
     """
     height, width = degree.shape
     identity = torch.eye(width, dtype=torch.float64, device=gone.device)

@@ -48,4 +48,4 @@ def top(values: Tensor, count: Tensor) -> Tensor:
     last = ordered.gather(-1, (count - 1).clamp(min=0).unsqueeze(-1))
     above, tied = values > last, values == last
     places = (count.unsqueeze(-1) - above.sum(dim=-1, keepdim=True)).double()
-    return torch.where(above, 1.0, tied * places / tied.sum(dim=-1, keepdim=True)) * (count > 0).unsqueeze(-1)
+    return torch.where(above, 1.0, tied * places / tied.sum(dim=-1, keepdim=True))

@@ -57,8 +57,9 @@ def matrix(rows: Sequence[Row], *, attack: str, norm: str) -> bytes | None:
     attacked = select(rows, split="test", attack=attack)
     if not attacked:
         return None
-    cells = {(row["epsilon"], row["budget"]): row["accuracy"] for row in attacked}
-    cells |= {(row["epsilon"], 0.0): row["accuracy"] for row in select(rows, split="test", attack="clean")}
+    cells = {(row["epsilon"], 0.0): row["accuracy"] for row in select(rows, split="test", attack="clean")}
+    # An attack of budget 0 is the clean accuracy on the attacked images alone: it goes first.
+    cells |= {(row["epsilon"], row["budget"]): row["accuracy"] for row in attacked}
     epsilons, budgets = (sorted(set(axis)) for axis in zip(*cells, strict=True))
     values = np.array([[cells.get((e, b), np.nan) for b in budgets] for e in epsilons])
     size = (1.9 + 0.62 * len(budgets), 1.3 + 0.42 * len(epsilons))

@@ -52,20 +52,21 @@ class Trainer:
 
     def epoch(self, number: int, train: Samples, validation: Samples) -> Epoch:
         """Train for one epoch and validate. Raises NumericError at the first loss that is not finite."""
-        batches = list(self._batches(number, train))
+        count = max(1, len(train) // self.config.batch_size)
+        batches = tqdm(self._batches(number, train), f"epoch {number + 1}", count, leave=False, disable=None)
         total = torch.zeros((), device=self.device)
         rate = 0.0
         noise = generator(self.seed, "start", number)
         self.network.train()
-        for step, (images, labels) in enumerate(tqdm(batches, desc=f"epoch {number + 1}", disable=None, leave=False)):
-            taken = number * len(batches) + step
-            rate = learning_rate(taken / (self.config.epochs * len(batches)), self.config)
+        for step, (images, labels) in enumerate(batches):
+            taken = number * count + step
+            rate = learning_rate(taken / (self.config.epochs * count), self.config)
             loss = self._step(images.to(torch.float32) / 255, labels, noise, rate, taken)
             if not loss.isfinite():
                 raise NumericError(f"training: the loss is {loss.item()} in epoch {number + 1}, step {step + 1}")
             total += loss
         accuracy, robust = self.validate(validation)
-        return Epoch(number + 1, float(total) / len(batches), rate, accuracy, robust)
+        return Epoch(number + 1, float(total) / count, rate, accuracy, robust)
 
     def _batches(self, number: int, train: Samples) -> Iterator[tuple[Tensor, Labels]]:
         """Full batches of one epoch, uint8 [B, C, H, W]: the last, smaller one is left out unless it is the only one."""
