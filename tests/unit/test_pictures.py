@@ -158,8 +158,9 @@ def test_check_reports_every_problem_together() -> None:
 
 @pytest.mark.parametrize("name", ["gradient@", "gradient@../up", "gradient@a b", "gradient@x\n"])
 def test_check_refuses_a_label_that_is_no_part_of_a_file_name(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"attribute\.methods\.gradient"):
+    with pytest.raises(ConfigError, match=r"attribute\.methods\.gradient") as raised:
         check(settings(**{name: {}}))
+    assert str(raised.value).count("params.yaml:") == 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ A new method is one function `(network, images, targets, seeds, *, options)` and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,16 +42,11 @@ ATTRIBUTIONS: dict[str, Attribution] = {
 }
 
 
-LABELLED = re.compile(r"[^@]+(@[A-Za-z0-9_.-]+)?")  # what follows @ becomes part of file names
-
-
 def check(config: AttributeConfig) -> None:
     """Raises one ConfigError for all unknown methods, wrong labels and wrong options."""
     lines = []
     for name, given in config.methods.items():
         key = f"attribute.methods.{name}"
-        if not LABELLED.fullmatch(name):
-            lines.append(f"params.yaml: {key}: found {name!r}, expected letters, digits, '_', '.' or '-' after '@'")
         try:
             options(choose(ATTRIBUTIONS, name, key).function, given, key)
         except ConfigError as error:
