@@ -107,15 +107,6 @@ def test_an_attribution_parameter_leaves_training_and_attacks_alone(project: Pro
     assert project.repro() == of("0-0", "4-0", stages=("attribute", "score")) | {"report", "track"}
 
 
-def test_locks_of_networks_are_their_own(project: Project) -> None:
-    """Fractional budgets have dots in them; their runs must not wait for each other."""
-    project.params({"threat": {"norm": "l2"}, "sweep": {"epsilons": [0.25, 0.5]}})
-    for epsilon in ("0.25", "0.5"):
-        project.run("python", "-m", "stages.train", "--epsilon", epsilon, "--seed", "0")
-    locks = {path.name.rsplit("-", 1)[0] for path in (project.folder / ".checkpoints").glob("train-0.*.lock")}
-    assert locks == {"train-0.25-0", "train-0.5-0"}
-
-
 def test_a_stage_says_what_is_missing(fresh: Factory, tmp_path: Path) -> None:
     project = fresh(tmp_path / "new")
     output = project.run("python", "-m", "stages.train", "--epsilon", "4", "--seed", "0", status=3)
