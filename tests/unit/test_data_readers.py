@@ -249,7 +249,18 @@ def test_a_box_covers_every_pixel_it_touches() -> None:
 
 @pytest.mark.parametrize(
     "box",
-    [[4, 1, 2, 3], [1, 4, 3, 2], [1, 1, 1, 3], [11, 1, 12, 3], [-4, 1, 0, 3], [1, 2, 3], [1, float("nan"), 3, 4], None],
+    [
+        [4, 1, 2, 3],  # x1 > x2
+        [1, 4, 3, 2],  # y1 > y2
+        [1, 1, 1, 3],  # no area
+        [11, 1, 12, 3],  # right of the image
+        [-4, 1, 0, 3],  # left
+        [1, 6, 2, 7],  # below
+        [1, -2, 2, 0],  # above
+        [1, 2, 3],
+        [1, float("nan"), 3, 4],
+        None,
+    ],
 )
 def test_impossible_boxes_are_named(box: Any) -> None:
     with pytest.raises(DataError, match="row 7: found box"):
@@ -341,7 +352,9 @@ def image_root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folder_in_the_order_of_class_and_name(image_root: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+def test_folder_in_the_order_of_class_and_name(image_root: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(folder, "BATCH", batch)
     source = folder.load(image_root, path="set", size=4, own_test="test")
     assert source.class_names == ("ant hill", "dog")
     assert source.train.labels.tolist() == [0, 1, 1]
@@ -407,30 +420,15 @@ def test_bad_folders_are_named(image_root: Path) -> None:
 # --- cifar10
 
 
-class OldPickler(pickle.Pickler):
-    """Pickles dtypes as NumPy 1 did, with 0 and 1 for the flags: the official files are such."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, np.dtype):
-            return np.dtype, (obj.str[1:], 0, 1), obj.__reduce__()[2]
-        return NotImplemented
-
-
-def dumped(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    OldPickler(buffer, protocol=2).dump(content)
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Six batches of two images in torchvision's files, with their own checksums in place of the official ones."""
     from torchvision.datasets import CIFAR10
 
     rng = np.random.default_rng(0)
-    files = {"batches.meta": dumped({"label_names": list("abcdefghij")})}
+    files = {"batches.meta": pickle.dumps({"label_names": list("abcdefghij")})}
     for i, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
-        files[name] = dumped({"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), "labels": [i, 9 - i]})
+        files[name] = pickle.dumps({"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), "labels": [i, 9 - i]})
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     archive = tmp_path / "cifar.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:

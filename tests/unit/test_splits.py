@@ -24,7 +24,7 @@ def make(labels: list[int], seed: int = 0, height: int = 2, width: int = 3) -> S
     count = len(labels)
     images = torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed))
     masks = torch.zeros(count, height, width, dtype=torch.bool)
-    masks[::3, 0, 1] = True
+    masks[::3, 0, 1:] = True
     return Samples(images.to(torch.uint8), torch.tensor(labels), masks, torch.arange(count))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,8 @@ def load(root: Path) -> Source:
     """
     from torchvision.datasets import CIFAR10
 
-    with _quiet():
-        _provide(CIFAR10, root)
-        train, test = CIFAR10(str(root), train=True), CIFAR10(str(root), train=False)
+    _provide(CIFAR10, root)
+    train, test = CIFAR10(str(root), train=True), CIFAR10(str(root), train=False)
     folder = root / CIFAR10.base_folder
     names = [CIFAR10.meta["filename"], *(name for name, _ in CIFAR10.train_list + CIFAR10.test_list)]
     files = checksums(folder / name for name in sorted(names))
@@ -65,11 +62,3 @@ def _forget_damaged(archive: Path, md5: str) -> None:
     with contextlib.suppress(OSError):  # a read-only folder has nothing of ours to delete
         if not check_integrity(archive, md5):
             archive.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # The official files were pickled by an old NumPy; a new one says so for every array.
-        warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
-        yield

@@ -122,8 +122,7 @@ def _read_batch(
     file: Path, first: int, batch: pa.RecordBatch, classes: int, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     names = [f"{file}: row {first + i}" for i in range(len(batch))]
-    column = next(name for name in IMAGE_COLUMNS if name in batch.schema.names)
-    contents = [(image or {}).get("bytes") or b"" for image in batch.column(column).to_pylist()]
+    contents = [(image or {}).get("bytes") or b"" for image in batch.column(0).to_pylist()]  # columns come as asked for
     images, shapes = decode_all(contents, names, size)
     labels = _labels(batch.column("label").to_pylist(), names, classes)
     boxes = batch.column("bbox").to_pylist() if "bbox" in batch.schema.names else [None] * len(names)
