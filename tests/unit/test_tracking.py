@@ -6,10 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -323,13 +323,21 @@ class TestStore:
             with pytest.raises(StoreError, match="database is locked"):
                 open_store(home, "toy")
 
+    def test_more_than_a_request_takes(self, home: Path) -> None:
+        opened = open_store(home, "toy")
+        run = opened.start("long", {})
+        opened.log(run, [("loss", 1 / (step + 1), step) for step in range(1001)], {f"p{i}": i for i in range(101)})
+        (found,) = opened.runs("")
+        assert len(found.data.params) == 101
+        assert opened.steps(found) == set(range(1001))
+
     def test_errors_of_our_own_keep_their_type(self) -> None:
         with pytest.raises(ZeroDivisionError), store.one_line("here"):
             raise ZeroDivisionError
         with pytest.raises(StoreError, match="here: No space left"), store.one_line("here"):
             raise OSError("No space left\nsecond line")
 
-    def test_no_name_before_it_is_opened(self) -> None:
+    def test_nothing_heavy_before_it_is_opened(self) -> None:
         """Importing the room must not import MLflow: a superfluous follower would take seconds."""
         code = "import sys, epsilens.tracking.live; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "src"}, check=False).returncode == 0
@@ -365,7 +373,7 @@ def live_runs(home: Path) -> list[Any]:
 
 class TestLive:
     def test_epochs_are_carried_over_once(self, home: Path) -> None:
-        append(home, "k", 1, 2, text='no JSON\n{"epoch": 9}\n[1]\n{"study": "toy", "epo')
+        append(home, "k", 1, 2, text='no JSON\n{"epoch": 9, "loss": 5}\n[1]\n{"study": "toy", "epo')
         follower = live.Follower(home)
         assert follower.poll()
         assert not follower.poll()
@@ -406,25 +414,33 @@ class TestLive:
         status = {run.data.tags[live.LIVE_KEY]: run.info.status for run in live_runs(home)}
         assert status == {"k": "KILLED", "new": "RUNNING"}
 
-    def test_it_follows_while_training_goes_on(self, home: Path) -> None:
-        thread = threading.Thread(target=follow, args=(home, 2.0, 0.05))
-        thread.start()
-        for epoch in (1, 2, 3):
-            path = append(home, "k", epoch)
-            time.sleep(0.2)
-        time.sleep(1)
-        shutil.rmtree(path.parent)
-        thread.join(timeout=30)
-        assert not thread.is_alive()
+    def test_it_follows_while_training_goes_on(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Every new epoch starts the wait anew: a clock that stands still but for the follower's own sleep."""
+        now, epochs = [0.0], iter((2, 3, 4, 5))
+
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+            epoch = next(epochs, None)
+            if epoch is not None:
+                append(home, "k", epoch)
+            else:
+                shutil.rmtree(home / ".checkpoints" / "k", ignore_errors=True)
+
+        monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+        append(home, "k", 1)
+        follow(home, idle_s=3, poll_s=2)
         (run,) = live_runs(home)
         assert run.info.status == "FINISHED"
-        assert [step for step, _ in curve(home, run, "loss", "toy-live")] == [1, 2, 3]
+        assert [step for step, _ in curve(home, run, "loss", "toy-live")] == [1, 2, 3, 4, 5]
 
-    def test_a_second_follower_returns_at_once(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_second_follower_returns_at_once(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         append(home, "k", 1)
         monkeypatch.setattr(live, "open_store", lambda *_: pytest.fail("it must not reach for the store"))
         with FileLock(home / live.LOCK):
             follow(home, idle_s=60, poll_s=60)
+        assert capsys.readouterr().err == ""
 
     def test_a_failing_store_is_one_line(
         self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -110,12 +110,12 @@ def follow(root: Path, idle_s: float, poll_s: float) -> None:
 
 
 def read_lines(path: Path) -> list[Mapping[str, Any]]:
-    """The whole and well-formed lines of a history; a last line without its end is still being written."""
+    """The well-formed lines of a history; the last one may still be being written, and is left for the next look."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):  # ended between the listing and now
         return []
-    lines = (_parse(line) for line in text.split("\n")[:-1])
+    lines = (_parse(line) for line in text.splitlines())
     return [line for line in lines if line is not None]
 
 
