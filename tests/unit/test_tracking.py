@@ -337,10 +337,13 @@ class TestStore:
         with pytest.raises(StoreError, match="here: No space left"), store.one_line("here"):
             raise OSError("No space left\nsecond line")
 
-    def test_nothing_heavy_before_it_is_opened(self) -> None:
+    def test_nothing_heavy_before_it_is_opened(self, root: Path) -> None:
         """Importing the room must not import MLflow: a superfluous follower would take seconds."""
         code = "import sys, epsilens.tracking.live; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "src"}, check=False).returncode == 0
+        assert (
+            subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(root / "src")}, check=False).returncode
+            == 0
+        )
 
 
 def _fail_at_call(number: int, function: Callable[..., None]) -> Callable[..., None]:
