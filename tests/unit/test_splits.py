@@ -177,6 +177,18 @@ def test_the_largest_allowed_values_are_allowed() -> None:
     assert [len(part) for part in found.values()] == [1, 4, 3, 3]
 
 
+def test_a_part_is_stratified_and_0_means_all() -> None:
+    whole = make(shuffled([10, 5, 15]))
+    part = splits.part_of(whole, 6, 0, "attack.images")
+    assert counts(part) == [2, 1, 3]
+    assert torch.equal(part.images, whole.images[part.ids])
+    assert part.ids.tolist() != splits.part_of(whole, 6, 1, "attack.images").ids.tolist()
+    assert splits.part_of(whole, 0, 0, "attack.images") is whole
+    assert len(splits.part_of(whole, 30, 0, "attack.images")) == 30
+    with pytest.raises(ConfigError, match=r"attack\.images: found 31, expected at most 30"):
+        splits.part_of(whole, 31, 0, "attack.images")
+
+
 # --- manifest
 
 
