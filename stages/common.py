@@ -12,10 +12,13 @@ from typing import Any
 
 from epsilens import config
 from epsilens.errors import ConfigError, EpsilensError
+from epsilens.processes import end_with_dvc, keep_freed_memory
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a stage: an error that the user can mend becomes a message and an exit status, not a traceback."""
+    keep_freed_memory()
+    end_with_dvc()
     try:
         main()
     except EpsilensError as error:

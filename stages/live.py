@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from epsilens.tracking.live import follow
 from epsilens.tracking.store import home
-from stages.common import run
 
 IDLE = 3600.0  # seconds without a new epoch
 POLL = 2.0  # seconds
@@ -15,4 +14,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main()  # not stages.common.run: it outlives the dvc that started its training, and `follow` never raises

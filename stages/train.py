@@ -1,4 +1,4 @@
-"""Train one network at one epsilon and seed."""
+"""Train one network at one epsilon and seed; under torchrun, in several processes."""
 
 import hashlib
 import json
@@ -6,23 +6,28 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from torch import nn
 
 from epsilens import artifacts, config, models
 from epsilens.attacks import ThreatModel
 from epsilens.attacks.config import ThreatConfig
 from epsilens.data.manifest import read_manifest, read_split
-from epsilens.errors import BusyError
+from epsilens.errors import ConfigError
 from epsilens.models import checkpoints as networks
 from epsilens.models.config import ModelConfig
+from epsilens.models.folding import Folded
+from epsilens.processes import sole_writer
 from epsilens.randomness import derive
-from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, fit
+from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, World, fit, joined, precision
+from epsilens.types import Model
 from stages.common import cell, device, params, project_root, run
 
 CODE = (
@@ -32,13 +37,14 @@ CODE = (
     "src/epsilens/models/*.py",
     "src/epsilens/training/*.py",
 )
+COMPILE_MODES = ("", "default", "reduce-overhead", "max-autotune")
 
 
 def run_key(*facts: object) -> str:
     """A name for everything that defines the result of a run: parameters, data, code, versions, threads, device."""
     root = Path(__file__).resolve().parent.parent
     code = {str(p.relative_to(root)): artifacts.sha256(p) for pattern in CODE for p in sorted(root.glob(pattern))}
-    known = (facts, code, torch.__version__, version("robustness"), torch.get_num_threads(), device())
+    known = (facts, code, torch.__version__, version("robustness"), torch.get_num_threads())
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -79,9 +85,31 @@ def card(settings: TrainConfig, model: ModelConfig, norm: str, epsilon: float, s
         "options": model.options,
         **{name: facts[name] for name in ("class_names", "mean", "std", "channels", "height", "width")},
         "threat": {"norm": norm, "epsilon": epsilon},
-        "training": {**settings.model_dump(), "seed": seed},
+        "training": {**settings.model_dump(), "seed": seed, "precision": precision(settings, device())},
         "data": {name: facts["splits"][name]["sha256"] for name in ("train", "validation")},
     }
+
+
+def compiled() -> Callable[[nn.Module], Model]:
+    """torch.compile in the mode that EPSILENS_COMPILE names, or nothing: how a step is computed is no parameter."""
+    mode = os.environ.get("EPSILENS_COMPILE", "")
+    if mode not in COMPILE_MODES:
+        raise ConfigError(f"EPSILENS_COMPILE: found {mode!r}, allowed are {', '.join(map(repr, COMPILE_MODES))}")
+    return (lambda network: torch.compile(network, mode=mode)) if mode else (lambda network: network)
+
+
+@contextmanager
+def alone(world: World, scratch: Path, doing: str) -> Iterator[None]:
+    """The first process holds two locks: on the output of this working copy, and on the checkpoints of this run, which
+    queued experiments share with it."""
+    if not world.first:
+        yield
+        return
+    output = Path(".checkpoints") / f"{scratch.name.rpartition('-')[0]}.lock"
+    with sole_writer(output, doing), sole_writer(scratch.with_name(f"{scratch.name}.lock"), doing):
+        scratch.mkdir(exist_ok=True)
+        follow_live()
+        yield
 
 
 def main() -> None:
@@ -91,26 +119,26 @@ def main() -> None:
     model = config.section(raw, "model", ModelConfig)
     norm = config.section(raw, "threat", ThreatConfig).norm
     identity = card(settings, model, norm, epsilon, seed)
-    scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{run_key(identity)}"
-    scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(scratch.with_name(scratch.name + ".lock"), timeout=0):
-            follow_live()
+    with joined(device()) as world:
+        key = run_key(identity, world.device.partition(":")[0], world.size, os.environ.get("EPSILENS_COMPILE"))
+        scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{key}"
+        with alone(world, scratch, f"trains epsilon {text}, seed {seed}"):
             shape = (len(identity["class_names"]), identity["mean"], identity["std"])
-            network = models.build(model.name, model.options, *shape, derive(seed, "weights")).to(device())
-            trainer = Trainer(network, ThreatModel.of(norm, epsilon), settings, seed=seed)
+            network = models.build(model.name, model.options, *shape, derive(seed, "weights"))
+            threat = ThreatModel.of(norm, epsilon)
+            trainer = Trainer(network, threat, settings, seed=seed, world=world, view=Folded, compiled=compiled())
             # The study's name labels the live curves only; as a parameter of this stage it would retrain when renamed.
             progress = Progress(
                 scratch, settings.epochs, {"study": raw["study"]["name"], "epsilon": text, "seed": seed}
             )
             train, validation = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
-            state, history = fit(trainer, train, validation, Checkpoints(scratch), progress)
-            folder = artifacts.cell(artifacts.MODELS, text, seed)
-            networks.save(folder, state, {**identity, "kept": next(e for e in history if e["kept"])})
-            artifacts.write_json(folder / artifacts.HISTORY, history)
-            Checkpoints(scratch).clear()
-    except Timeout:
-        raise BusyError(f"another process trains epsilon {text}, seed {seed}; wait for it or stop it") from None
+            checkpoints = Checkpoints(scratch, float(os.environ.get("EPSILENS_CHECKPOINT_SECONDS", "30")))
+            state, history = fit(trainer, train, validation, checkpoints, progress)
+            if world.first:
+                folder = artifacts.cell(artifacts.MODELS, text, seed)
+                networks.save(folder, state, {**identity, "kept": next(e for e in history if e["kept"])})
+                artifacts.write_json(folder / artifacts.HISTORY, history)
+                checkpoints.clear()
 
 
 if __name__ == "__main__":

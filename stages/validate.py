@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from epsilens import attacks, attributions, config, data, metrics, models
+from epsilens import attacks, attributions, config, data, metrics, models, training
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.attributions.config import AttributeConfig
 from epsilens.data.config import DataConfig
@@ -51,6 +51,7 @@ def headlines(report: ReportConfig, attribute: AttributeConfig, score: ScoreConf
 CHECKS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (data.check, ("data",)),
     (models.check, ("model",)),
+    (training.check, ("train",)),
     (attributions.check, ("attribute",)),
     (metrics.check, ("score",)),
     (budgets, ("threat", "attack", "sweep")),

@@ -12,28 +12,30 @@ from torch.nn import functional as F
 
 from epsilens.attacks import ThreatModel
 from epsilens.errors import NumericError
-from epsilens.training import Checkpoints, TrainConfig, Trainer, fit, frozen
+from epsilens.models.folding import Folded
+from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, World, fit, precision
 from epsilens.training.augment import augment
-from epsilens.training.schedule import learning_rate, multi_step, one_cycle
+from epsilens.training.config import Choice
+from epsilens.training.fit import exhausted, has_collapsed
+from epsilens.training.schedules import cosine, multi_step, one_cycle
 from epsilens.types import Samples
 
+PGD = Choice(name="pgd", options={"steps": 2, "step_factor": 1.0, "random_start": True})
 CONFIG = TrainConfig(
+    recipe=PGD,
+    schedule=Choice(name="one_cycle", options={"warmup": 0.4}),
     epochs=3,
     batch_size=8,
     learning_rate=0.05,
     momentum=0.9,
     weight_decay=1e-4,
-    schedule="one_cycle",
-    warmup=0.4,
-    milestones=(),
     averaging=0.9,
     label_smoothing=0.0,
     flip=True,
     crop=1,
-    steps=2,
-    step_factor=1.0,
-    random_start=True,
     validation_steps=3,
+    patience=0,
+    precision="auto",
 )
 
 
@@ -59,9 +61,14 @@ def samples(count: int, seed: int) -> Samples:
     return Samples(images, labels, torch.zeros(count, 6, 5, dtype=torch.bool), torch.arange(count))
 
 
+def make(config: TrainConfig = CONFIG, epsilon: float = 4.0, seed: int = 0, net: nn.Module | None = None) -> Trainer:
+    threat = ThreatModel.of("linf", epsilon)
+    return Trainer(net or network(), threat, config, seed=seed, world=World("cpu"), view=Folded)
+
+
 def trained(folder: Path, config: TrainConfig = CONFIG, epsilon: float = 4.0, seed: int = 0):
-    trainer = Trainer(network(), ThreatModel.of("linf", epsilon), config, seed=seed)
-    return fit(trainer, samples(32, 0), samples(12, 1), Checkpoints(folder), lambda epoch: None)
+    trainer = make(config, epsilon, seed)
+    return fit(trainer, samples(32, 0), samples(12, 1), Checkpoints(folder, 0.0), lambda epoch: None)
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -82,41 +89,86 @@ def test_it_learns_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert accuracy == pytest.approx(history[robust.index(max(robust))]["validation_accuracy"])
 
 
+RECIPE_CHOICES = {
+    "pgd": PGD,
+    "n_fgsm": Choice(name="n_fgsm", options={"noise_factor": 2.0, "step_factor": 1.0}),
+    "trades": Choice(name="trades", options={"steps": 2, "step_factor": 1.0, "beta": 6.0}),
+}
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) -> None:
     first, again, other = (trained(tmp_path / str(i), seed=seed)[0] for i, seed in enumerate((0, 0, 1)))
     assert equal(first, again)
     assert not equal(first, other)
 
 
-@pytest.mark.parametrize("stopped_after", [1, 2])
-def test_a_stopped_run_continues_to_the_same_bits(tmp_path: Path, stopped_after: int) -> None:
-    whole, whole_history = trained(tmp_path / "whole")
+class StopError(Exception):
+    """Stands for whatever ends a process."""
 
-    class StopError(Exception):
-        pass
 
-    def stop(epoch) -> None:
-        if epoch.epoch == stopped_after + 1:
+class StoppingCheckpoints(Checkpoints):
+    """Writes a checkpoint after every step, and stops the run after so many."""
+
+    stop_at = 0
+
+    def save(self, step: int, state: dict) -> None:
+        super().save(step, state)
+        if step == self.stop_at:
             raise StopError
 
-    trainer = Trainer(network(), ThreatModel.of("linf", 4), CONFIG, seed=0)
+
+@pytest.mark.parametrize("recipe", ["pgd", "n_fgsm", "trades"])
+@pytest.mark.parametrize("stopped_after", [1, 4, 6, 11])  # steps, of 4 an epoch: inside, at the end of an epoch
+def test_a_stopped_run_continues_to_the_same_bits(tmp_path: Path, stopped_after: int, recipe: str) -> None:
+    config = CONFIG.model_copy(update={"recipe": RECIPE_CHOICES[recipe]})
+    whole, whole_history = trained(tmp_path / "whole", config)
+    checkpoints = StoppingCheckpoints(tmp_path / "cut", 0.0)
+    checkpoints.stop_at = stopped_after
     with pytest.raises(StopError):
-        fit(trainer, samples(32, 0), samples(12, 1), Checkpoints(tmp_path / "cut"), stop)
+        fit(make(config), samples(32, 0), samples(12, 1), checkpoints, lambda epoch: None)
+    torch.manual_seed(99)  # another process has another state here
     seen: list[int] = []
-    trainer = Trainer(network(), ThreatModel.of("linf", 4), CONFIG, seed=0)
     continued, history = fit(
-        trainer, samples(32, 0), samples(12, 1), Checkpoints(tmp_path / "cut"), lambda epoch: seen.append(epoch.epoch)
+        make(config),
+        samples(32, 0),
+        samples(12, 1),
+        Checkpoints(tmp_path / "cut"),
+        lambda epoch: seen.append(epoch.epoch),
     )
-    assert seen == list(range(stopped_after + 1, 4))
+    assert seen == list(range(stopped_after // 4 + 1, 4)) or (stopped_after == 4 and seen == [1, 2, 3])
     assert equal(continued, whole)
     assert history == whole_history
+
+
+def test_networks_with_noise_of_their_own_continue_to_the_same_bits(tmp_path: Path) -> None:
+    def noisy() -> nn.Module:
+        return nn.Sequential(network()[:5], nn.Dropout(0.5), network()[5])
+
+    def run(folder: Path, checkpoints: Checkpoints):
+        return fit(make(net=noisy()), samples(32, 0), samples(12, 1), checkpoints, lambda epoch: None)
+
+    whole, _ = run(tmp_path, Checkpoints(tmp_path / "whole"))
+    checkpoints = StoppingCheckpoints(tmp_path / "cut", 0.0)
+    checkpoints.stop_at = 6
+    with pytest.raises(StopError):
+        run(tmp_path, checkpoints)
+    torch.manual_seed(99)
+    assert equal(run(tmp_path, Checkpoints(tmp_path / "cut"))[0], whole)
+
+
+def test_when_checkpoints_are_written_changes_nothing(tmp_path: Path) -> None:
+    often = trained(tmp_path / "often")
+    never = fit(make(), samples(32, 0), samples(12, 1), Checkpoints(tmp_path / "never", torch.inf), lambda epoch: None)
+    assert equal(often[0], never[0])
+    assert often[1] == never[1]
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = Checkpoints(tmp_path)
     for epoch in (1, 2, 3):
         checkpoints.save(epoch, {"epoch": epoch, "weights": torch.full((50,), float(epoch))})
-    newest = max(tmp_path.glob("epoch-*.pt"))
+    newest = max(tmp_path.glob("step-*.pt"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(bytes(content))
@@ -125,35 +177,46 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, capsys: pytest.Captur
     assert found["epoch"] == 2
     assert "damaged" in capsys.readouterr().err
     assert newest.with_suffix(".damaged").exists()
-    assert len(list(tmp_path.glob("epoch-*.pt"))) == 1
+    assert len(list(tmp_path.glob("step-*.pt"))) == 1
 
 
 def test_two_checkpoints_are_kept_and_half_files_are_never_seen(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for epoch in range(5):
         checkpoints.save(epoch, {"epoch": epoch})
-    (tmp_path / "epoch-000009-aa.pt.partial").write_bytes(b"half")
-    assert sorted(p.name[:12] for p in tmp_path.glob("*.pt")) == ["epoch-000003", "epoch-000004"]
+    (tmp_path / "step-000000009-aa.pt.partial").write_bytes(b"half")
+    assert sorted(p.name[:14] for p in tmp_path.glob("*.pt")) == ["step-000000003", "step-000000004"]
     assert checkpoints.load() == {"epoch": 4}
     checkpoints.clear()
     assert checkpoints.load() is None
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_place(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_its_place_and_the_last_good_checkpoint(tmp_path: Path) -> None:
     broken = network()
     nn.init.constant_(broken[5].bias, torch.nan)
-    trainer = Trainer(broken, ThreatModel.of("linf", 0), CONFIG, seed=0)
-    with pytest.raises(NumericError, match="epoch 1, step 1"):
-        fit(trainer, samples(32, 0), samples(12, 1), Checkpoints(tmp_path), lambda epoch: None)
+    with pytest.raises(NumericError, match=r"epoch 1, step 1; there is no checkpoint yet"):
+        fit(make(net=broken, epsilon=0), samples(32, 0), samples(12, 1), Checkpoints(tmp_path), lambda epoch: None)
+    assert list(tmp_path.iterdir()) == []
+    trainer = make()
+
+    def spoil(epoch: Epoch) -> None:
+        with torch.no_grad():
+            trainer.network[5].bias.fill_(torch.inf)
+
+    with pytest.raises(
+        NumericError, match=r"loss is nan in epoch 2, step 1; the last good checkpoint is .*step-000000004"
+    ):
+        fit(trainer, samples(32, 0), samples(12, 1), Checkpoints(tmp_path, 0.0), spoil)
 
 
-def test_epsilon_zero_is_plain_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step equals SGD on the images themselves, and no attack is run."""
-    config = CONFIG.model_copy(update={"batch_size": 32, "crop": 0, "flip": False, "averaging": 0.0, "warmup": 0.0})
-    trainer = Trainer(network(), ThreatModel.of("linf", 0), config, seed=0)
-    monkeypatch.setattr("epsilens.training.engine.frozen", lambda _: pytest.fail("an attack was run"))
+@pytest.mark.parametrize("recipe", ["pgd", "n_fgsm", "trades"])
+def test_epsilon_zero_is_plain_training(recipe: str) -> None:
+    """One step equals SGD on the images themselves, and no attack is run, whatever the recipe."""
+    updates = {"batch_size": 32, "crop": 0, "flip": False, "averaging": 0.0, "recipe": RECIPE_CHOICES[recipe]}
+    schedule = Choice(name="one_cycle", options={"warmup": 0.0})
+    trainer = make(CONFIG.model_copy(update={**updates, "schedule": schedule}), epsilon=0)
     train = samples(32, 0)
-    trainer.epoch(0, train, samples(12, 1))
+    trainer.epoch(train, samples(12, 1), lambda: None)
     plain = network().to(memory_format=torch.channels_last)  # the same layout: the same order of additions
     optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, nesterov=True)
     F.cross_entropy(plain.train()(train.pixels()), train.labels).backward()
@@ -164,22 +227,21 @@ def test_epsilon_zero_is_plain_training(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_batches_cover_an_epoch_once() -> None:
-    trainer = Trainer(
-        network(), ThreatModel.of("linf", 0), CONFIG.model_copy(update={"crop": 0, "flip": False}), seed=0
-    )
+    trainer = make(CONFIG.model_copy(update={"crop": 0, "flip": False}), epsilon=0)
     train = samples(30, 0)
-    batches = list(trainer._batches(0, train))
-    assert [len(labels) for _, labels in batches] == [8, 8, 8]
-    seen = torch.cat([images for images, _ in batches]).flatten(1)
+    batches = list(trainer._batches(train, 8))
+    assert [len(batch.labels) for batch in batches] == [8, 8, 8]
+    seen = (255 * torch.cat([batch.images for batch in batches])).round().to(torch.uint8).flatten(1)
     matches = (seen[:, None] == train.images.flatten(1)[None]).all(dim=2)
     assert (matches.sum(dim=1) == 1).all()
     assert (matches.sum(dim=0) <= 1).all()
-    other = torch.cat([labels for _, labels in trainer._batches(1, train)])
-    assert not torch.equal(torch.cat([labels for _, labels in batches]), other)
+    trainer.number = 1
+    other = torch.cat([batch.images for batch in trainer._batches(train, 8)])
+    assert not torch.equal(torch.cat([batch.images for batch in batches]), other)
 
 
 def test_the_average_forgets_its_first_steps() -> None:
-    trainer = Trainer(network(), ThreatModel.of("linf", 0), CONFIG, seed=0)
+    trainer = make(epsilon=0)
     with torch.no_grad():
         for parameter in trainer.network.parameters():
             parameter.fill_(2.0)
@@ -191,39 +253,83 @@ def test_the_average_forgets_its_first_steps() -> None:
     assert all(torch.allclose(p, torch.tensor(1.82)) for p in trainer.average.parameters())
 
 
-def test_frozen_is_given_back_even_after_an_error() -> None:
-    model = network().train()
-    model[1].eval()
-    model[0].bias.requires_grad_(False)
-    before = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
-
-    def borrow() -> None:
-        with frozen(model):
-            assert not any(m.training for m in model.modules())
-            assert not any(p.requires_grad for p in model.parameters())
-            raise ValueError
-
-    with pytest.raises(ValueError):  # noqa: PT011
-        borrow()
-    assert ([m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]) == before
-
-
-def test_the_attack_leaves_batch_statistics_alone() -> None:
-    trainer = Trainer(network(), ThreatModel.of("linf", 8), CONFIG, seed=0)
+def test_the_attack_leaves_the_network_alone() -> None:
+    trainer = make(CONFIG.model_copy(update={"learning_rate": 1e-30}), epsilon=8)
+    trainer.network.train()
     before = copy.deepcopy(trainer.network.state_dict())
-    images = samples(8, 0).pixels()
-    adversarial = trainer._attack(images, torch.arange(8) % 2, torch.Generator().manual_seed(0))
+    batch = next(trainer._batches(samples(32, 0), 8))
+    trainer._loss(nn.Identity(), trainer._attack_predict, batch, trainer.threat, lambda images, _: images.sum())
     assert equal(before, trainer.network.state_dict())
-    assert 0 < (adversarial - images).abs().max() <= 8 / 255 + 1e-6
+    assert all(module.training for module in trainer.network.modules())
+    assert all(p.grad is None and p.requires_grad for p in trainer.network.parameters())
 
 
-def test_one_cycle_and_multi_step() -> None:
-    assert [one_cycle(p, 0.25) for p in (0, 0.125, 0.25, 0.625)] == [0, 0.5, 1, 0.5]
-    assert one_cycle(0, 0.0) == 1
-    assert [multi_step(p, (0.5, 0.75)) for p in (0.49, 0.5, 0.8)] == pytest.approx([1, 0.1, 0.01])
-    assert learning_rate(0.4, CONFIG) == pytest.approx(0.05)
-    stepped = CONFIG.model_copy(update={"schedule": "multi_step", "milestones": (0.5,)})
-    assert learning_rate(0.6, stepped) == pytest.approx(0.005)
+def test_schedules() -> None:
+    assert [one_cycle(p, warmup=0.25) for p in (0, 0.125, 0.25, 0.625)] == [0, 0.5, 1, 0.5]
+    assert one_cycle(0, warmup=0.0) == 1
+    assert [multi_step(p, milestones=(0.5, 0.75)) for p in (0.49, 0.5, 0.8)] == pytest.approx([1, 0.1, 0.01])
+    assert [cosine(p) for p in (0, 1 / 3, 0.5, 1)] == pytest.approx([1, 0.75, 0.5, 0])
+
+
+def test_the_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
+    schedule = Choice(name="multi_step", options={"milestones": [0.5]})
+    _, history = trained(tmp_path, CONFIG.model_copy(update={"schedule": schedule, "epochs": 2}))
+    assert [epoch["learning_rate"] for epoch in history] == pytest.approx([0.05, 0.005])
+
+
+def entry(epoch: int, robust: float, clean: float = 0.8) -> dict:
+    return {"epoch": epoch, "validation_accuracy": clean, "validation_robust_accuracy": robust}
+
+
+@pytest.mark.parametrize(
+    ("robust", "clean", "images", "collapsed"),
+    [
+        (0.05, 0.8, 1000, True),
+        (0.19, 0.73, 1000, True),
+        (0.21, 0.8, 1000, False),  # more than half is left
+        (0.05, 0.5, 1000, False),  # all is lost: no overfitting to an attack
+        (0.05, 0.8, 10, False),  # four images of ten, three less: chance
+    ],
+)
+def test_catastrophic_overfitting_is_told_from_other_falls(
+    robust: float, clean: float, images: int, collapsed: bool
+) -> None:
+    history = [entry(1, 0.3), entry(2, 0.4), entry(3, 0.35)]
+    epoch = Epoch(4, 1.0, 0.1, clean, robust)
+    assert has_collapsed(history, epoch, images) == collapsed
+    assert not has_collapsed([], epoch, images)
+
+
+def test_catastrophic_overfitting_is_reported_and_the_epoch_before_it_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accuracies = iter([(0.7, 0.3), (0.8, 0.4), (0.9, 0.0)])
+    monkeypatch.setattr(Trainer, "validate", lambda self, validation: next(accuracies))
+    _, history = fit(make(), samples(32, 0), samples(100, 1), Checkpoints(tmp_path), lambda epoch: None)
+    assert [epoch["catastrophic_overfitting"] for epoch in history] == [False, False, True]
+    assert [epoch["kept"] for epoch in history] == [False, True, False]
+    assert "fell from 0.400 (epoch 2) to 0.000 (epoch 3)" in capsys.readouterr().err
+
+
+def test_patience_ends_a_training_that_gains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not exhausted([entry(1, 0.5), entry(2, 0.4)], 0)
+    assert not exhausted([entry(1, 0.5), entry(2, 0.4)], 2)
+    assert exhausted([entry(1, 0.5), entry(2, 0.4), entry(3, 0.5)], 2)
+    monkeypatch.setattr(Trainer, "validate", lambda self, validation: (0.5, 0.5))
+    _, history = trained(tmp_path, CONFIG.model_copy(update={"epochs": 9, "patience": 3}))
+    assert len(history) == 4
+
+
+def test_precision_is_float32_on_a_cpu_unless_asked_for(tmp_path: Path) -> None:
+    assert precision(CONFIG, "cpu") == "float32"
+    half = CONFIG.model_copy(update={"precision": "bfloat16"})
+    assert precision(half, "cpu") == "bfloat16"
+    state, _ = trained(tmp_path / "half", half)
+    whole, _ = trained(tmp_path / "whole")
+    assert all(value.dtype == whole[name].dtype for name, value in state.items())
+    assert not equal(state, whole)
+    for name, value in state.items():  # a few steps in another precision end near by
+        torch.testing.assert_close(value, whole[name], rtol=0.1, atol=0.05)
 
 
 def test_augment_shifts_and_mirrors_whole_images() -> None:

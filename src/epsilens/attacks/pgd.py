@@ -26,6 +26,11 @@ def margins(logits: Logits, labels: Labels) -> Tensor:
     return own - others.amax(dim=1)
 
 
+def cross_entropy(logits: Logits, labels: Labels) -> Tensor:
+    """The sum over images: the gradient for an image does not depend on how many there are."""
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
 def pgd(
     predict: Model,
     images: Images,
@@ -35,12 +40,13 @@ def pgd(
     *,
     steps: int,
     step_size: float,
+    loss: Callable[[Logits, Labels], Tensor] = cross_entropy,
     observe: Callable[[Images, Logits], None] | None = None,
 ) -> Images:
-    """The last iterate of steepest ascent on the cross-entropy, from `start`, projected after every step.
+    """The last iterate of steepest ascent on the loss, from `start`, projected after every step.
 
-    step_size: pixel units. `observe` sees every iterate before the last, with its logits. Gradients are taken with
-    respect to the images only. At epsilon 0 the images themselves are returned.
+    step_size: pixel units. loss: a scalar, the sum over images. `observe` sees every iterate before the last, with its
+    logits. Gradients are taken with respect to the images only. At epsilon 0 the images themselves are returned.
     """
     if threat.epsilon == 0:
         return images
@@ -50,8 +56,7 @@ def pgd(
         current = current.detach().requires_grad_()
         with torch.enable_grad():
             logits = predict(current)
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, current)
+            (gradient,) = torch.autograd.grad(loss(logits, labels), current)
         current = current.detach()
         if observe is not None:
             observe(current, logits.detach())

@@ -2,7 +2,22 @@
 
 from epsilens.training.checkpoints import Checkpoints
 from epsilens.training.config import TrainConfig
-from epsilens.training.engine import Epoch, Trainer, fit
-from epsilens.training.modes import frozen
+from epsilens.training.distribution import World, joined
+from epsilens.training.engine import Epoch, Trainer, check, precision
+from epsilens.training.fit import fit
+from epsilens.training.recipes import RECIPES
+from epsilens.training.schedules import SCHEDULES
 
-__all__ = ["Checkpoints", "Epoch", "TrainConfig", "Trainer", "fit", "frozen"]
+__all__ = [
+    "RECIPES",
+    "SCHEDULES",
+    "Checkpoints",
+    "Epoch",
+    "TrainConfig",
+    "Trainer",
+    "World",
+    "check",
+    "fit",
+    "joined",
+    "precision",
+]

@@ -12,7 +12,8 @@ import io
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +21,46 @@ import torch
 
 from epsilens.artifacts import write_bytes
 
-NAME = re.compile(r"epoch-(\d{6})-([0-9a-f]{64})\.pt")
+NAME = re.compile(r"step-(\d{9})-([0-9a-f]{64})\.pt")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checkpoints:
-    """The checkpoints in one folder."""
+    """The checkpoints in one folder; one is due `interval` seconds after the last."""
 
     folder: Path
+    interval: float = 30.0
+    _last: float = field(default_factory=time.monotonic)
 
-    def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write the state after `epoch` epochs, and drop all but this and the one before it."""
+    def due(self) -> bool:
+        """Whether it is time for the next."""
+        return time.monotonic() - self._last >= self.interval
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` steps, and drop all but this and the one before it."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()
-        write_bytes(self.folder / f"epoch-{epoch:06d}-{digest}.pt", content)
-        for path in self._newest_first()[2:]:
+        write_bytes(self.folder / f"step-{step:09d}-{digest}.pt", content)
+        for path in self.newest_first()[2:]:
             path.unlink()
+        self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, or None. A damaged one is set aside as `*.damaged`, with a warning."""
-        for path in self._newest_first():
+        for path in self.newest_first():
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() == NAME.fullmatch(path.name)[2]:  # type: ignore[index]  # matched below
                 return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
             path.rename(path.with_suffix(".damaged"))
-            print(f"warning: {path} is damaged; set aside, continuing from the one before it", file=sys.stderr)
+            print(f"warning: {path} is damaged; set aside, continuing from what was before it", file=sys.stderr)
         return None
 
     def clear(self) -> None:
         """Delete the folder: the run has ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _newest_first(self) -> list[Path]:
-        return sorted((p for p in self.folder.glob("epoch-*") if NAME.fullmatch(p.name)), reverse=True)
+    def newest_first(self) -> list[Path]:
+        """All that look whole by their names."""
+        return sorted((p for p in self.folder.glob("step-*") if NAME.fullmatch(p.name)), reverse=True)

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from epsilens.config import Section
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
+
+class Choice(Section):
+    """name: a key of a registry; options: the keyword arguments of that member."""
+
+    name: str
+    options: dict[str, Any]
 
 
 class TrainConfig(Section):
-    """SGD with Nesterov momentum on PGD examples (on the images themselves at epsilon 0).
+    """SGD with Nesterov momentum on the examples of a recipe (on the images themselves at epsilon 0).
 
-    schedule: one_cycle rises linearly to `learning_rate` over the first `warmup` of the steps and falls linearly to 0;
-    multi_step divides it by ten at each of `milestones`. warmup, milestones: shares of all steps.
+    recipe: a member of RECIPES; schedule: a member of SCHEDULES, which scales `learning_rate`.
     averaging: decay of the exponential average of the weights that is evaluated and kept (0 = the weights themselves).
     crop: zero padding in pixels before a random crop (0 = none). flip: random horizontal flips.
-    steps, step_factor, random_start: of the PGD attack; step size = step_factor * epsilon / steps.
-    validation_steps: PGD steps of the validation accuracy by which the epoch is chosen.
+    validation_steps: PGD steps of the robust validation accuracy by which the epoch is chosen.
+    patience: epochs without a better one after which training ends (0 = it goes on to the end).
+    precision: auto is bfloat16 where a GPU multiplies in it, else float32.
     """
 
+    recipe: Choice
+    schedule: Choice
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
-    learning_rate: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(gt=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
-    schedule: Literal["one_cycle", "multi_step"]
-    warmup: Share
-    milestones: tuple[Share, ...]
-    averaging: Share
-    label_smoothing: Share
+    averaging: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     flip: bool
     crop: Annotated[int, Field(ge=0)]
-    steps: Annotated[int, Field(ge=1)]
-    step_factor: Positive
-    random_start: bool
     validation_steps: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("milestones to rise")
-        return self
+    patience: Annotated[int, Field(ge=0)]
+    precision: Literal["auto", "float32", "bfloat16"]

@@ -1,11 +1,12 @@
-"""Adversarial training (Madry et al. 2018, arXiv:1706.06083) with weight averaging and exact resumption."""
+"""One network in training: steps, epochs, validation, and the state from which it continues to the same bits."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,28 @@ from tqdm import tqdm
 
 from epsilens.attacks import ThreatModel, margins, pgd
 from epsilens.errors import NumericError
-from epsilens.randomness import generator
+from epsilens.randomness import derive
+from epsilens.registry import choose, options
 from epsilens.training.augment import augment
-from epsilens.training.checkpoints import Checkpoints
 from epsilens.training.config import TrainConfig
-from epsilens.training.modes import frozen
-from epsilens.training.schedule import learning_rate
-from epsilens.types import Images, Labels, Samples
+from epsilens.training.distribution import World
+from epsilens.training.recipes import RECIPES, Batch, standard
+from epsilens.training.schedules import SCHEDULES
+from epsilens.types import Model, Samples
+
+VALIDATION_BATCH = 250  # images; larger ones are slower on a CPU
+VALIDATION_STEP_FACTOR = 2.5  # step size = 2.5 * epsilon / steps, as robustness evaluates
+CHECKED_EVERY = 50  # steps between looks at the losses, each of which makes the host wait for a GPU
+
+
+class View(Protocol):
+    """A frozen copy of a network in eval mode that can be brought up to date; `models.folding.Folded` is one."""
+
+    predict: nn.Module
+
+    def refresh(self) -> None:
+        """Take over the network's present weights."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,101 +51,163 @@ class Epoch:
 
 
 class Trainer:
-    """A network in training. All its randomness follows from (seed, epoch), so that an epoch can be repeated alone."""
+    """A network in training, at a place in its run: `number` epochs are done and `step` steps of the present one.
 
-    def __init__(self, network: nn.Module, threat: ThreatModel, config: TrainConfig, *, seed: int) -> None:
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    All randomness follows from (seed, epoch, step), so that the place is all there is to know of it.
+
+    view: (network, type of its weights or None) -> the frozen copy that is attacked.
+    compiled: wraps a network for speed (torch.compile), at unchanged mathematics.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        threat: ThreatModel,
+        config: TrainConfig,
+        *,
+        seed: int,
+        world: World,
+        view: Callable[[nn.Module, torch.dtype | None], View],
+        compiled: Callable[[nn.Module], Model] = lambda network: network,
+    ) -> None:
+        network = network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
+        self.network = world.synchronised(network)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.threat, self.config, self.seed = threat, config, seed
-        self.device = next(network.parameters()).device
+        self.threat, self.config, self.seed, self.world = threat, config, seed, world
+        self.number, self.step, self.losses = 0, 0, torch.zeros(0)
+        self.autocast = precision(config, world.device) == "bfloat16"
+        dtype = torch.bfloat16 if self.autocast else None
+        self._attacked, self._judged = view(self.network, dtype), view(self.average, dtype)
+        self._trained = compiled(world.parallel(self.network))
+        self._attack_predict, self._judge_predict = compiled(self._attacked.predict), compiled(self._judged.predict)
+        self._loss, self._factor = _chosen(config)
+        if threat.epsilon == 0:
+            self._loss = standard
+        self._criterion = partial(F.cross_entropy, label_smoothing=config.label_smoothing)
         self.optimiser = torch.optim.SGD(
-            network.parameters(),
+            self.network.parameters(),
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=True,
+            fused=True,
         )
 
-    def epoch(self, number: int, train: Samples, validation: Samples) -> Epoch:
-        """Train for one epoch and validate. Raises NumericError at the first loss that is not finite."""
-        count = max(1, len(train) // self.config.batch_size)
-        batches = tqdm(self._batches(number, train), f"epoch {number + 1}", count, leave=False, disable=None)
-        total = torch.zeros((), device=self.device)
-        rate = 0.0
-        noise = generator(self.seed, "start", number)
-        self.network.train()
-        for step, (images, labels) in enumerate(batches):
-            taken = number * count + step
-            rate = learning_rate(taken / (self.config.epochs * count), self.config)
-            loss = self._step(images.to(torch.float32) / 255, labels, noise, rate, taken)
-            if not loss.isfinite():
-                raise NumericError(f"training: the loss is {loss.item()} in epoch {number + 1}, step {step + 1}")
-            total += loss
-        accuracy, robust = self.validate(validation)
-        return Epoch(number + 1, float(total) / count, rate, accuracy, robust)
+    def epoch(self, train: Samples, validation: Samples, after_step: Callable[[], None]) -> Epoch:
+        """The rest of the present epoch, and its validation; `train` and `validation` are on the device.
 
-    def _batches(self, number: int, train: Samples) -> Iterator[tuple[Tensor, Labels]]:
-        """Full batches of one epoch, uint8 [B, C, H, W]: the last, smaller one is left out unless it is the only one."""
-        g = generator(self.seed, "epoch", number)
+        Raises NumericError at a loss that is not finite (on a GPU up to CHECKED_EVERY steps later).
+        """
         size = min(self.config.batch_size, len(train))
-        order = torch.randperm(len(train), generator=g)
-        for i in range(0, len(train) - size + 1, size):
-            index = order[i : i + size]
-            images = augment(
-                train.images[index].to(self.device), crop=self.config.crop, flip=self.config.flip, generator=g
-            )
-            yield images, train.labels[index].to(self.device)
+        count = len(train) // size
+        if self.step == 0:
+            self.losses = torch.zeros(count, device=self.world.device)
+        batches = self._batches(train, size)
+        shown = tqdm(batches, f"epoch {self.number + 1}", count, initial=self.step, leave=False, disable=self._quiet)
+        self.network.train()
+        for batch in shown:
+            taken = self.number * count + self.step
+            self.losses[self.step] = self._descend(batch, self._rate(taken, count), taken)
+            self.step += 1
+            if self.world.device == "cpu" or self.step % CHECKED_EVERY == 0 or self.step == count:
+                self.check_losses()
+            after_step()
+        rate = self._rate(self.number * count + count - 1, count)
+        accuracy, robust = self.validate(validation)
+        self.number, self.step = self.number + 1, 0
+        return Epoch(self.number, float(self.losses.mean()), rate, accuracy, robust)
 
-    def _step(self, images: Images, labels: Labels, noise: torch.Generator, rate: float, taken: int) -> Tensor:
-        adversarial = self._attack(images, labels, noise)
-        loss = F.cross_entropy(self.network(adversarial), labels, label_smoothing=self.config.label_smoothing)
+    def _rate(self, taken: int, count: int) -> float:
+        """The learning rate after `taken` steps, of `count` an epoch."""
+        return self.config.learning_rate * self._factor(taken / (self.config.epochs * count))
+
+    @property
+    def _quiet(self) -> bool | None:
+        return None if self.world.first else True  # None: tqdm is silent where there is no terminal
+
+    def check_losses(self) -> None:
+        """Raises NumericError if a loss of this epoch is not finite."""
+        wrong = (~self.losses[: self.step].isfinite()).nonzero()
+        if len(wrong):
+            step = int(wrong[0])
+            raise NumericError(
+                f"training: the loss is {self.losses[step].item()} in epoch {self.number + 1}, step {step + 1}"
+            )
+
+    def _batches(self, train: Samples, size: int) -> Iterator[Batch]:
+        """The epoch's full batches from the present step on, this process's share of each.
+
+        The last, smaller one is left out. Draws are made for the global batch, whoever trains on which part of it.
+        """
+        g = torch.Generator(self.world.device)
+        g.manual_seed(derive(self.seed, "order", self.number))
+        order = torch.randperm(len(train), generator=g, device=self.world.device)
+        for i in range(self.step * size, len(train) - size + 1, size):
+            seed = derive(self.seed, "step", self.number, i // size)
+            g.manual_seed(seed)
+            torch.manual_seed(seed)  # for layers with noise of their own (dropout)
+            index = order[i : i + size]
+            images = augment(train.images[index], crop=self.config.crop, flip=self.config.flip, generator=g)
+            pixels = self.world.part(images).to(torch.float32) / 255
+            whole = images.shape
+
+            def noise(whole: torch.Size = whole, g: torch.Generator = g) -> Tensor:
+                return self.world.part(torch.rand(whole, generator=g, device=g.device))
+
+            yield Batch(pixels, self.world.part(train.labels[index]), noise)
+
+    def _descend(self, batch: Batch, rate: float, taken: int) -> Tensor:
+        """One step of the weights and their average; the loss over the global batch."""
+        if self.threat.epsilon:
+            self._attacked.refresh()
+        with torch.autocast(self.world.device.partition(":")[0], torch.bfloat16, enabled=self.autocast):
+            loss = self._loss(self._trained, self._attack_predict, batch, self.threat, self._criterion)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.param_groups[0]["lr"] = rate
         self.optimiser.step()
         self._update_average(taken)
-        return loss.detach()
-
-    def _attack(self, images: Images, labels: Labels, noise: torch.Generator) -> Images:
-        if self.threat.epsilon == 0:
-            return images
-        start = images
-        if self.config.random_start:
-            start = self.threat.random_start(images, torch.rand(images.shape, generator=noise).to(images))
-        size = self.config.step_factor * self.threat.epsilon / self.config.steps
-        with frozen(self.network) as network:
-            return pgd(network, images, labels, self.threat, start, steps=self.config.steps, step_size=size)
+        return self.world.sum(loss.detach()) / self.world.size
 
     @torch.no_grad()
     def _update_average(self, taken: int) -> None:
         """Exponential average of weights and batch statistics; the decay grows so that the first steps are forgotten."""
         decay = min(self.config.averaging, (1 + taken) / (10 + taken))
-        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
-            else:
+        means, values = self.average.state_dict().values(), self.network.state_dict().values()
+        pairs = list(zip(means, values, strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        means, values = zip(*floats, strict=True)
+        torch._foreach_lerp_(means, values, 1 - decay)  # type: ignore[attr-defined]  # as torch.optim.swa_utils has it
+        for mean, value in pairs:
+            if not mean.is_floating_point():
                 mean.copy_(value)
 
     def validate(self, validation: Samples) -> tuple[float, float]:
         """Accuracy of the averaged weights, clean and under PGD at the training budget."""
-        clean, robust = 0, 0
-        size = self.config.step_factor * self.threat.epsilon / self.config.validation_steps
-        for i in range(0, len(validation), 250):
-            batch = validation[i : i + 250]
-            images, labels = batch.pixels().to(self.device), batch.labels.to(self.device)
-            steps = self.config.validation_steps
-            adversarial = pgd(self.average, images, labels, self.threat, images, steps=steps, step_size=size)
-            with torch.no_grad():
-                clean += int((margins(self.average(images), labels) > 0).sum())
-                robust += int((margins(self.average(adversarial), labels) > 0).sum())
-        return clean / len(validation), robust / len(validation)
+        self._judged.refresh()
+        predict, steps = self._judge_predict, self.config.validation_steps
+        size = VALIDATION_STEP_FACTOR * self.threat.epsilon / steps
+        right = torch.zeros(2, device=self.world.device)
+        mine = validation[self.world.rank :: self.world.size]
+        with torch.autocast(self.world.device.partition(":")[0], torch.bfloat16, enabled=self.autocast):
+            for i in range(0, len(mine), VALIDATION_BATCH):
+                images, labels = mine[i : i + VALIDATION_BATCH].pixels(), mine.labels[i : i + VALIDATION_BATCH]
+                adversarial = pgd(predict, images, labels, self.threat, images, steps=steps, step_size=size)
+                with torch.no_grad():
+                    found = [(margins(predict(x), labels) > 0).sum() for x in (images, adversarial)]
+                right += torch.stack(found)
+        clean, robust = (self.world.sum(right) / len(validation)).tolist()
+        return clean, robust
 
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on."""
+        """All that the rest of the run depends on."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "number": self.number,
+            "step": self.step,
+            "losses": self.losses,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -137,35 +215,26 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.number, self.step = state["number"], state["step"]
+        self.losses = state["losses"].to(self.world.device)
 
 
-def fit(
-    trainer: Trainer,
-    train: Samples,
-    validation: Samples,
-    checkpoints: Checkpoints,
-    on_epoch: Callable[[Epoch], None],
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Train to the end, from the last checkpoint if there is one: (state of the best epoch, history).
+def precision(config: TrainConfig, device: str) -> str:
+    """float32 or bfloat16: what `auto` is on a device."""
+    if config.precision != "auto":
+        return config.precision
+    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
 
-    The best epoch is the first with the highest robust validation accuracy; its averaged weights are returned.
-    history: one dict an epoch, the fields of Epoch and `kept`.
-    """
-    state: dict[str, Any] = {"history": [], "best": trainer.average.state_dict()}
-    found = checkpoints.load()
-    if found is not None:
-        state = found
-        trainer.restore(state["trainer"])
-        print(f"continuing after epoch {len(state['history'])}")
-    for number in range(len(state["history"]), trainer.config.epochs):
-        epoch = trainer.epoch(number, train, validation)
-        best = max((e["validation_robust_accuracy"] for e in state["history"]), default=-1.0)
-        if epoch.validation_robust_accuracy > best:
-            state["best"] = copy.deepcopy(trainer.average.state_dict())
-        state["history"].append(asdict(epoch))
-        on_epoch(epoch)
-        checkpoints.save(number + 1, {**state, "trainer": trainer.state()})
-    accuracies = [e["validation_robust_accuracy"] for e in state["history"]]
-    kept = accuracies.index(max(accuracies))
-    history = [{**e, "kept": i == kept} for i, e in enumerate(state["history"])]
-    return state["best"], history
+
+def check(config: TrainConfig) -> None:
+    """Raises ConfigError for an unknown recipe or schedule, or wrong options."""
+    _chosen(config)
+
+
+def _chosen(config: TrainConfig) -> tuple[Callable[..., Tensor], Callable[[float], float]]:
+    """The loss of the recipe and the factor of the schedule, with their options."""
+    recipe = choose(RECIPES, config.recipe.name, "train.recipe.name").loss
+    factor = choose(SCHEDULES, config.schedule.name, "train.schedule.name").factor
+    recipe_options = options(recipe, config.recipe.options, "train.recipe.options")
+    factor_options = options(factor, config.schedule.options, "train.schedule.options")
+    return partial(recipe, **recipe_options), partial(factor, **factor_options)
