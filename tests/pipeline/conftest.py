@@ -17,6 +17,7 @@ FILES = (
     "src",
     "stages",
     "studies",
+    "scripts",
     "dvc.yaml",
     ".dvc/config",
     ".dvc/.gitignore",
@@ -61,18 +62,23 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, *command: str, status: int = 0) -> str:
-        """Run a command there; its output. Fails if the exit status is another."""
-        env = {
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of commands there: this one's without settings of DVC, MLflow and the project."""
+        kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "EPSILENS_"))
         }
-        env |= {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
             "EPSILENS_LIVE": "0",
             "OMP_NUM_THREADS": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
         }
+
+    def run(self, *command: str, status: int = 0, **more: str) -> str:
+        """Run a command there, with `more` in its environment; its output. Fails if the exit status is another."""
+        env = self.env | more
         done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
         output = done.stdout + done.stderr
         assert done.returncode == status, f"{' '.join(command)}: {done.returncode}\n{output}"
@@ -131,7 +137,7 @@ def project(reproduced: Project, tmp_path: Path) -> Project:
 Factory = Callable[[Path], Project]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fresh(root: Path) -> Factory:
     """Makes a toy study that has never run in a given folder."""
     return lambda folder: make_project(root, folder)

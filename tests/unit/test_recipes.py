@@ -42,7 +42,7 @@ def examples(name: str, norm: str, **options: Any) -> tuple[Tensor, Tensor]:
 
     batch = Batch(IMAGES, LABELS, lambda: NOISE)
     threat = ThreatModel(norm, EPSILON[norm])
-    loss = partial(RECIPES[name].loss, **options)(network, linear, batch, threat, F.cross_entropy)
+    loss = partial(RECIPES[name].run, **options)(network, linear, batch, threat, F.cross_entropy)
     return seen[-1], loss
 
 
@@ -72,7 +72,7 @@ def test_n_fgsm_noise_is_uniform_and_pixels_stay_in_range() -> None:
     seen: list[Tensor] = []
     network = lambda images: seen.append(images) or images.flatten(1)[:, :2]  # noqa: E731  # records what it is given
     flat = lambda images: 0 * images.flatten(1)[:, :2]  # noqa: E731  # no gradient, so no step
-    RECIPES["n_fgsm"].loss(
+    RECIPES["n_fgsm"].run(
         network, flat, batch, ThreatModel("linf", 0.05), F.cross_entropy, noise_factor=2.0, step_factor=1.0
     )
     assert seen[0].min() == 0  # -0.08 is clipped

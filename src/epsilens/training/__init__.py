@@ -1,9 +1,10 @@
 """Adversarial training. The one room that may use another: it trains against `attacks`."""
 
 from epsilens.training.checkpoints import Checkpoints
+from epsilens.training.choices import check
 from epsilens.training.config import TrainConfig
 from epsilens.training.distribution import World, joined
-from epsilens.training.engine import Epoch, Trainer, check, precision
+from epsilens.training.engine import Epoch, Trainer, precision
 from epsilens.training.fit import fit
 from epsilens.training.recipes import RECIPES
 from epsilens.training.schedules import SCHEDULES

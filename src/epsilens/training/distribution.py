@@ -34,9 +34,8 @@ class World:
         """This process's equal share of a global batch `[B, ...]`. Raises ConfigError if B cannot be shared equally."""
         share, rest = divmod(len(batch), self.size)
         if rest:
-            raise ConfigError(
-                f"params.yaml: train.batch_size: {len(batch)} images cannot be shared by {self.size} processes"
-            )
+            problem = f"found {len(batch)}, expected a multiple of {self.size} processes"
+            raise ConfigError(f"params.yaml: train.batch_size: {problem}")
         return batch[self.rank * share : (self.rank + 1) * share]
 
     def sum(self, value: Tensor) -> Tensor:

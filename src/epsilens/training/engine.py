@@ -16,12 +16,11 @@ from tqdm import tqdm
 from epsilens.attacks import ThreatModel, margins, pgd
 from epsilens.errors import NumericError
 from epsilens.randomness import derive
-from epsilens.registry import choose, options
 from epsilens.training.augment import augment
+from epsilens.training.choices import recipe, schedule
 from epsilens.training.config import TrainConfig
 from epsilens.training.distribution import World
-from epsilens.training.recipes import RECIPES, Batch, standard
-from epsilens.training.schedules import SCHEDULES
+from epsilens.training.recipes import Batch, standard
 from epsilens.types import Model, Samples
 
 VALIDATION_BATCH = 250  # images; larger ones are slower on a CPU
@@ -80,9 +79,8 @@ class Trainer:
         self._attacked, self._judged = view(self.network, dtype), view(self.average, dtype)
         self._trained = compiled(world.parallel(self.network))
         self._attack_predict, self._judge_predict = compiled(self._attacked.predict), compiled(self._judged.predict)
-        self._loss, self._factor = _chosen(config)
-        if threat.epsilon == 0:
-            self._loss = standard
+        self._loss = recipe(config) if threat.epsilon else standard
+        self._factor = schedule(config)
         self._criterion = partial(F.cross_entropy, label_smoothing=config.label_smoothing)
         self.optimiser = torch.optim.SGD(
             self.network.parameters(),
@@ -107,7 +105,7 @@ class Trainer:
         self.network.train()
         for batch in shown:
             taken = self.number * count + self.step
-            self.losses[self.step] = self._descend(batch, self._rate(taken, count), taken)
+            self.losses[self.step] = self.descend(batch, self._rate(taken, count), taken)
             self.step += 1
             if self.world.device == "cpu" or self.step % CHECKED_EVERY == 0 or self.step == count:
                 self.check_losses()
@@ -156,7 +154,7 @@ class Trainer:
 
             yield Batch(pixels, self.world.part(train.labels[index]), noise)
 
-    def _descend(self, batch: Batch, rate: float, taken: int) -> Tensor:
+    def descend(self, batch: Batch, rate: float, taken: int) -> Tensor:
         """One step of the weights and their average; the loss over the global batch."""
         if self.threat.epsilon:
             self._attacked.refresh()
@@ -224,17 +222,3 @@ def precision(config: TrainConfig, device: str) -> str:
     if config.precision != "auto":
         return config.precision
     return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-
-
-def check(config: TrainConfig) -> None:
-    """Raises ConfigError for an unknown recipe or schedule, or wrong options."""
-    _chosen(config)
-
-
-def _chosen(config: TrainConfig) -> tuple[Callable[..., Tensor], Callable[[float], float]]:
-    """The loss of the recipe and the factor of the schedule, with their options."""
-    recipe = choose(RECIPES, config.recipe.name, "train.recipe.name").loss
-    factor = choose(SCHEDULES, config.schedule.name, "train.schedule.name").factor
-    recipe_options = options(recipe, config.recipe.options, "train.recipe.options")
-    factor_options = options(factor, config.schedule.options, "train.schedule.options")
-    return partial(recipe, **recipe_options), partial(factor, **factor_options)

@@ -115,9 +115,9 @@ def trades(
 
 @dataclass(frozen=True)
 class Recipe:
-    """loss: (network, attacked, batch, threat, criterion, *, ...) -> scalar."""
+    """run: (network, attacked, batch, threat, criterion, *, ...) -> scalar."""
 
-    loss: Callable[..., Tensor]
+    run: Callable[..., Tensor]
     source: str
 
 

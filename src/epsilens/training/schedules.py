@@ -32,9 +32,9 @@ def cosine(progress: float) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """factor: (progress, *, ...) -> share of the learning rate."""
+    """run: (progress, *, ...) -> share of the learning rate."""
 
-    factor: Callable[..., float]
+    run: Callable[..., float]
     source: str
 
 
