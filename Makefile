@@ -7,9 +7,13 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 STAMP := .venv/.complete-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 PORT ?= 5000
+# For `make wheels`: the other machine's Python and platform, and what it lacks.
+BOX_PYTHON ?= 3.12
+BOX_PLATFORMS ?= manylinux2014_x86_64 manylinux_2_28_x86_64
+BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-inspection typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro validate study show record test check bench ui clean
+.PHONY: help setup repro validate study show record test check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -69,6 +73,13 @@ bench: setup  ## one table and one JSON line for each claim about speed
 
 ui: setup  ## MLflow on 127.0.0.1 (PORT=5000)
 	@mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+wheels: setup  ## in .wheels, packages for a machine without an index (BOX_PYTHON=3.12, BOX_PACKAGES='...')
+	@rm -rf .wheels && mkdir .wheels
+	@python -m pip list --format=freeze --disable-pip-version-check > .wheels/versions.txt
+	@python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest .wheels \
+		--constraint .wheels/versions.txt --python-version $(BOX_PYTHON) $(BOX_PLATFORMS:%=--platform %) $(BOX_PACKAGES)
+	@echo "there: python -m venv --system-site-packages .venv && .venv/bin/python -m pip install --no-index --no-deps .wheels/*.whl"
 
 clean:  ## remove outputs and set-up; DVC's cache stays
 	@rm -rf .venv data/prepared models results reports .checkpoints
