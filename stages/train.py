@@ -126,6 +126,7 @@ def main() -> None:
             shape = (len(identity["class_names"]), identity["mean"], identity["std"])
             network = models.build(model.name, model.options, *shape, derive(seed, "weights"))
             threat = ThreatModel.of(norm, epsilon)
+            torch.backends.cudnn.benchmark = True  # shapes never change; without a GPU it means nothing
             trainer = Trainer(network, threat, settings, seed=seed, world=world, view=Folded, compiled=compiled())
             # The study's name labels the live curves only; as a parameter of this stage it would retrain when renamed.
             progress = Progress(
