@@ -72,6 +72,10 @@ class Trainer:
         network = network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
         self.network = world.synchronised(network)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._averaged = [mean for mean, _ in floats], [value for _, value in floats]
+        self._counted = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.threat, self.config, self.seed, self.world = threat, config, seed, world
         self.number, self.step, self.losses = 0, 0, torch.zeros(0)
         self.autocast = precision(config, world.device) == "bfloat16"
@@ -171,14 +175,9 @@ class Trainer:
     def _update_average(self, taken: int) -> None:
         """Exponential average of weights and batch statistics; the decay grows so that the first steps are forgotten."""
         decay = min(self.config.averaging, (1 + taken) / (10 + taken))
-        means, values = self.average.state_dict().values(), self.network.state_dict().values()
-        pairs = list(zip(means, values, strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        means, values = zip(*floats, strict=True)
-        torch._foreach_lerp_(means, values, 1 - decay)  # type: ignore[attr-defined]  # as torch.optim.swa_utils has it
-        for mean, value in pairs:
-            if not mean.is_floating_point():
-                mean.copy_(value)
+        torch._foreach_lerp_(*self._averaged, 1 - decay)  # type: ignore[attr-defined]  # as torch.optim.swa_utils has it
+        for mean, value in self._counted:
+            mean.copy_(value)
 
     def validate(self, validation: Samples) -> tuple[float, float]:
         """Accuracy of the averaged weights, clean and under PGD at the training budget."""
