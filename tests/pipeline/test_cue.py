@@ -11,8 +11,9 @@ from epsilens.data.manifest import channel_statistics
 from epsilens.data.splits import split
 from epsilens.models import build
 from epsilens.models.config import ModelConfig
+from epsilens.models.folding import Folded
 from epsilens.randomness import derive
-from epsilens.training import Checkpoints, TrainConfig, Trainer, fit
+from epsilens.training import Checkpoints, TrainConfig, Trainer, World, fit
 
 
 def test_the_standard_network_of_the_default_study_depends_on_the_cue(root: Path, tmp_path: Path) -> None:
@@ -23,7 +24,8 @@ def test_the_standard_network_of_the_default_study_depends_on_the_cue(root: Path
     parts = split(source, settings)
     mean, std = channel_statistics(parts["train"].images)
     network = build(model.name, model.options, len(source.class_names), mean, std, derive(0, "weights"))
-    trainer = Trainer(network, ThreatModel.of("linf", 0), config.section(raw, "train", TrainConfig), seed=0)
+    train, threat = config.section(raw, "train", TrainConfig), ThreatModel.of("linf", 0)
+    trainer = Trainer(network, threat, train, seed=0, world=World("cpu"), view=Folded)
     state, _ = fit(trainer, parts["train"], parts["validation"], Checkpoints(tmp_path / "run"), lambda epoch: None)
     network.load_state_dict(state)
     network.eval()

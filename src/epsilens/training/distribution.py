@@ -55,7 +55,7 @@ class World:
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """The network as it is trained: with gradients averaged over the processes."""
-        return DistributedDataParallel(network, broadcast_buffers=False) if self.size > 1 else network
+        return DistributedDataParallel(network, forward_sync_buffers=False) if self.size > 1 else network
 
     def synchronised(self, network: nn.Module) -> nn.Module:
         """The network with batch statistics over the global batch; names of weights stay what they were."""
