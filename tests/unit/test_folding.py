@@ -37,6 +37,24 @@ class Shared(nn.Module):
         return self.two(self.conv(self.one(self.conv(x)).relu())).mean((2, 3))
 
 
+class Renamed(nn.BatchNorm2d):
+    """A batch norm of another class, as the synchronised one."""
+
+
+class Plain(nn.Module):
+    """A convolution with a bias; one batch norm after two convolutions; one that keeps no statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.own = nn.Conv2d(3, 3, 3, bias=True), Renamed(3)
+        self.left, self.right, self.both = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.last, self.batch = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.own(self.conv(x)).relu()
+        return self.batch(self.last(self.both(self.left(x)) + self.both(self.right(x)))).square().mean((2, 3))
+
+
 class Untraceable(nn.Module):
     """Control flow that depends on values."""
 
@@ -54,17 +72,26 @@ NETWORKS = {
     "resnet18": lambda: build("resnet18", {"width": 4}, 7, [0.4] * 3, [0.2] * 3, 0),
     "pre-activation": PreActivation,
     "shared": Shared,
+    "plain": Plain,
     "untraceable": Untraceable,
 }
-LEFT = {"small_resnet": 0, "resnet18": 0, "pre-activation": 3, "shared": 2, "untraceable": 1}  # batch norms not folded
+LEFT = {
+    "small_resnet": 0,
+    "resnet18": 0,
+    "pre-activation": 3,
+    "shared": 2,
+    "plain": 2,
+    "untraceable": 1,
+}  # batch norms not folded
 
 
 def shaken(network: nn.Module) -> nn.Module:
     """With statistics and weights as after some training, in float64 and training mode."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.3, 3.0)
+            if module.track_running_stats:
+                module.running_mean.uniform_(-0.5, 0.5)
+                module.running_var.uniform_(0.3, 3.0)
             if module.affine:
                 nn.init.uniform_(module.weight, -1.5, 1.5)
                 nn.init.uniform_(module.bias, -0.5, 0.5)

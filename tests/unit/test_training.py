@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epsilens.attacks import ThreatModel
+from epsilens.attacks import ThreatModel, pgd
 from epsilens.errors import NumericError
 from epsilens.models.folding import Folded
 from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, World, fit, precision
@@ -121,39 +121,54 @@ class StoppingCheckpoints(Checkpoints):
 @pytest.mark.parametrize("stopped_after", [1, 4, 6, 11])  # steps, of 4 an epoch: inside, at the end of an epoch
 def test_a_stopped_run_continues_to_the_same_bits(tmp_path: Path, stopped_after: int, recipe: str) -> None:
     config = CONFIG.model_copy(update={"recipe": RECIPE_CHOICES[recipe]})
-    whole, whole_history = trained(tmp_path / "whole", config)
+    whole = make(config)
+    kept, whole_history = finish(whole, Checkpoints(tmp_path / "whole", 0.0))
     checkpoints = StoppingCheckpoints(tmp_path / "cut", 0.0)
     checkpoints.stop_at = stopped_after
     with pytest.raises(StopError):
-        fit(make(config), samples(32, 0), samples(12, 1), checkpoints, lambda epoch: None)
+        finish(make(config), checkpoints)
+    continued = make(config)
     torch.manual_seed(99)  # another process has another state here
-    seen: list[int] = []
-    continued, history = fit(
-        make(config),
-        samples(32, 0),
-        samples(12, 1),
-        Checkpoints(tmp_path / "cut"),
-        lambda epoch: seen.append(epoch.epoch),
-    )
-    assert seen == list(range(stopped_after // 4 + 1, 4)) or (stopped_after == 4 and seen == [1, 2, 3])
-    assert equal(continued, whole)
+    state, history = finish(continued, Checkpoints(tmp_path / "cut"))
+    assert equal(state, kept)
     assert history == whole_history
+    assert equal(continued.network.state_dict(), whole.network.state_dict())
+    assert equal(continued.average.state_dict(), whole.average.state_dict())
+
+
+def test_only_what_is_left_is_trained(tmp_path: Path) -> None:
+    checkpoints = StoppingCheckpoints(tmp_path, 0.0)
+    checkpoints.stop_at = 6
+    seen: list[int] = []
+    with pytest.raises(StopError):
+        finish(make(), checkpoints, seen)
+    trainer = make()
+    finish(trainer, Checkpoints(tmp_path), seen)
+    assert seen == [1, 2, 3]
+    assert int(trainer.network[1].num_batches_tracked) == 12  # 4 steps an epoch, each taken once
+
+
+def finish(trainer: Trainer, checkpoints: Checkpoints, seen: list[int] | None = None):
+    def note(epoch: Epoch) -> None:
+        if seen is not None:
+            seen.append(epoch.epoch)
+
+    return fit(trainer, samples(32, 0), samples(12, 1), checkpoints, note)
 
 
 def test_networks_with_noise_of_their_own_continue_to_the_same_bits(tmp_path: Path) -> None:
-    def noisy() -> nn.Module:
-        return nn.Sequential(network()[:5], nn.Dropout(0.5), network()[5])
+    def noisy() -> Trainer:
+        return make(net=nn.Sequential(network()[:5], nn.Dropout(0.5), network()[5]))
 
-    def run(folder: Path, checkpoints: Checkpoints):
-        return fit(make(net=noisy()), samples(32, 0), samples(12, 1), checkpoints, lambda epoch: None)
-
-    whole, _ = run(tmp_path, Checkpoints(tmp_path / "whole"))
-    checkpoints = StoppingCheckpoints(tmp_path / "cut", 0.0)
+    whole, checkpoints = noisy(), StoppingCheckpoints(tmp_path / "cut", 0.0)
+    finish(whole, Checkpoints(tmp_path / "whole", 0.0))
     checkpoints.stop_at = 6
     with pytest.raises(StopError):
-        run(tmp_path, checkpoints)
+        finish(noisy(), checkpoints)
+    continued = noisy()
     torch.manual_seed(99)
-    assert equal(run(tmp_path, Checkpoints(tmp_path / "cut"))[0], whole)
+    finish(continued, Checkpoints(tmp_path / "cut"))
+    assert equal(continued.network.state_dict(), whole.network.state_dict())
 
 
 def test_when_checkpoints_are_written_changes_nothing(tmp_path: Path) -> None:
@@ -224,6 +239,75 @@ def test_epsilon_zero_is_plain_training(recipe: str) -> None:
     for a, b in zip(trainer.network.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     assert equal(trainer.average.state_dict(), trainer.network.state_dict())
+
+
+def test_two_epochs_equal_a_plain_loop() -> None:
+    """The engine against the algorithm as a reader would write it, on the same batches."""
+    recipe = Choice(name="pgd", options={"steps": 2, "step_factor": 1.5, "random_start": False})
+    changes = {"learning_rate": 0.5, "weight_decay": 0.01, "label_smoothing": 0.2, "epochs": 2, "averaging": 0.5}
+    config = CONFIG.model_copy(update={**changes, "recipe": recipe, "batch_size": 16})
+    trainer, other = make(config, epsilon=8.0), make(config, epsilon=8.0)
+    train, epsilon = samples(64, 0), 8 / 255
+    plain, average = network(), network()
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.5, momentum=0.9, weight_decay=0.01, nesterov=True)
+    for epoch in range(2):
+        other.number = epoch
+        for step, batch in enumerate(list(other._batches(train, 16))):
+            plain.eval()
+            adversarial = batch.images.clone()
+            for _ in range(2):
+                adversarial.requires_grad_()
+                loss = F.cross_entropy(plain(adversarial), batch.labels)
+                (gradient,) = torch.autograd.grad(loss, adversarial)
+                moved = adversarial.detach() + 0.75 * epsilon * gradient.sign()
+                adversarial = moved.clamp(batch.images - epsilon, batch.images + epsilon).clamp(0, 1)
+            plain.train()
+            taken = 4 * epoch + step
+            optimiser.param_groups[0]["lr"] = 0.5 * one_cycle(taken / 8, warmup=0.4)
+            optimiser.zero_grad()
+            F.cross_entropy(plain(adversarial), batch.labels, label_smoothing=0.2).backward()
+            optimiser.step()
+            decay = min(0.5, (1 + taken) / (10 + taken))
+            for mean, value in zip(average.state_dict().values(), plain.state_dict().values(), strict=True):
+                mean.copy_(decay * mean + (1 - decay) * value if mean.is_floating_point() else value)
+        trainer.epoch(train, samples(12, 1), lambda: None)
+    for ours, theirs in ((trainer.network, plain), (trainer.average, average)):
+        for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_validation_is_of_the_average_on_all_images_under_pgd() -> None:
+    trainer = make(CONFIG.model_copy(update={"learning_rate": 0.3, "epochs": 8}), epsilon=4.0)
+    for _ in range(7):
+        trainer.epoch(samples(64, 0), samples(12, 1), lambda: None)
+    trainer.threat = ThreatModel.of("linf", 12)
+    validation = samples(601, 2)  # three batches; of every brightness between the classes
+    validation.images[:, 0] = torch.linspace(60, 200, 601).to(torch.uint8)[:, None, None]
+    validation.labels.copy_(torch.arange(601) > 300)
+    expected = []
+    images, size = validation.pixels(), 2.5 * trainer.threat.epsilon / 3
+    attacked = pgd(trainer.average, images, validation.labels, trainer.threat, images, steps=3, step_size=size)
+    for x in (images, attacked):
+        expected.append(float((trainer.average(x).argmax(1) == validation.labels).float().mean()))
+    assert trainer.validate(validation) == pytest.approx(expected, abs=1 / 601)
+    assert 0.05 < expected[1] < expected[0] - 0.05, expected
+    assert not torch.equal(trainer.network[5].weight, trainer.average[5].weight)
+
+
+def test_a_tie_is_not_right() -> None:
+    constant = network()
+    nn.init.zeros_(constant[5].weight)
+    nn.init.zeros_(constant[5].bias)
+    assert make(net=constant).validate(samples(12, 1)) == (0, 0)
+
+
+def test_noise_differs_between_epochs_and_steps() -> None:
+    trainer = make()
+    draws = [batch.noise() for batch in trainer._batches(samples(32, 0), 8)]
+    trainer.number = 1
+    draws += [batch.noise() for batch in trainer._batches(samples(32, 0), 8)]
+    assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
+    assert all(draw.min() >= 0 and draw.max() < 1 for draw in draws)
 
 
 def test_batches_cover_an_epoch_once() -> None:
