@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -43,3 +44,10 @@ def test_committed_parameters_that_bear_the_default_name_are_the_default_study()
     if committed.returncode or b"name: shapes" not in committed.stdout:
         pytest.skip("no Git repository, or another study is committed")
     assert committed.stdout == (ROOT / "studies" / "shapes.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_of_shapes_mirrors_nothing(path: Path) -> None:
+    """The orientation of the cue names the class: mirrored, it would name another."""
+    study = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert study["data"]["name"] != "shapes" or not study["train"]["flip"]
