@@ -96,7 +96,12 @@ class Sweep:
                     return -signal.SIGINT
                 # A session of its own, so that one signal reaches whatever a launcher starts.
                 child = subprocess.Popen(
-                    task.command, cwd=ROOT, env=dict(env), stdout=log, stderr=log, start_new_session=True
+                    task.command,
+                    cwd=ROOT,
+                    env={**env, "DVC_STAGE": task.target},  # with it, a stage ends when this process has gone
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                 )
                 self.children.append(child)
             return child.wait()

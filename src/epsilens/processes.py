@@ -64,14 +64,18 @@ def end_with_dvc(poll: float = 0.5) -> None:
 
 
 def _dvc() -> tuple[int, str] | None:
-    """(pid, start time) of the nearest ancestor without DVC_STAGE in its environment: DVC gives it to its children only."""
+    """(pid, start time) of the nearest ancestor that does not have this process's DVC_STAGE: DVC gives it to its children.
+
+    The start time is empty if `dvc` had gone before this process could look, so that something else adopted it.
+    """
     if "DVC_STAGE" not in os.environ:
         return None
-    pid = os.getppid()
+    own, pid = f"DVC_STAGE={os.environ['DVC_STAGE']}".encode(), os.getppid()
     try:
-        while pid > 1 and b"DVC_STAGE=" in (PROC / str(pid) / "environ").read_bytes():
+        while pid > 1 and own in (PROC / str(pid) / "environ").read_bytes().split(b"\0"):
             pid = int(_stat(pid)[1])
-        return pid, _started(pid)
+        command = (PROC / str(pid) / "cmdline").read_bytes()
+        return pid, _started(pid) if b"dvc" in command or b"python" in command else ""
     except OSError:
         return None
 

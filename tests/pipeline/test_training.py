@@ -68,7 +68,13 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def checkpoints(project: Project) -> list[Path]:
-    return sorted((project.folder / ".checkpoints").glob("train-4-0-*/step-*.pt"))
+    return sorted((project.folder / ".checkpoints").glob("train-4-0-*/epoch-*.pt"))
+
+
+def steps(checkpoint: Path) -> int:
+    """All steps taken; the toy study takes five an epoch."""
+    _, epoch, _, step, _ = checkpoint.name.split("-")
+    return 5 * int(epoch) + int(step)
 
 
 def trainers(project: Project) -> list[int]:
@@ -93,7 +99,7 @@ def test_a_killed_training_continues_to_the_same_bytes(
     prepared: Project, undisturbed: Project, checkpoints_before: int
 ) -> None:
     with started(prepared, *TRAIN) as process:
-        until(lambda: checkpoints(prepared) and int(checkpoints(prepared)[-1].name[5:14]) >= checkpoints_before)
+        until(lambda: checkpoints(prepared) and steps(checkpoints(prepared)[-1]) >= checkpoints_before)
         kill(process.pid)
     assert not (prepared.folder / CELL).exists()
     output = prepared.run(*TRAIN)

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from epsilens.models import build
 from epsilens.models.folding import Folded
@@ -39,6 +40,39 @@ class Shared(nn.Module):
 
 class Renamed(nn.BatchNorm2d):
     """A batch norm of another class, as the synchronised one."""
+
+    batch_norm_in_eval = True
+
+
+class Activated(nn.BatchNorm2d):
+    """A batch norm that does more."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).relu()
+
+
+class Strange(nn.Module):
+    """What must not be folded, or only with care."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.activated = nn.Conv2d(3, 3, 3), Activated(3)
+        self.b, self.after_b = weight_norm(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
+        self.c, self.after_c = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.d, self.after_d = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.d.weight = self.c.weight
+        self.e, self.after_e = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.e.register_forward_hook(lambda module, arguments, output: output.tanh())
+        self.f, self.after_f = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.register_buffer("v", torch.tensor(0.7))
+
+    def forward(self, x: Tensor, scale: float | None = None) -> Tensor:
+        x = self.after_b(self.b(self.activated(self.a(x))))
+        x = self.after_d(self.d(self.after_c(self.c(x)))) if isinstance(x, Tensor) else x
+        x = self.after_f(input=self.f(self.after_e(self.e(x))))
+        with torch.no_grad():
+            shift = x.mean()
+        return ((x - shift) * (self.v + 1).sqrt() * self.f.weight.mean()).mean((2, 3))
 
 
 class Plain(nn.Module):
@@ -73,9 +107,11 @@ NETWORKS = {
     "pre-activation": PreActivation,
     "shared": Shared,
     "plain": Plain,
+    "strange": Strange,
     "untraceable": Untraceable,
 }
 LEFT = {
+    "strange": 6,
     "small_resnet": 0,
     "resnet18": 0,
     "pre-activation": 3,
@@ -105,11 +141,19 @@ def test_folded_is_the_same_function_now_and_after_a_change(name: str) -> None:
     images = torch.rand(4, 3, 12, 16, dtype=torch.float64)
     before = copy.deepcopy(network.state_dict())
     torch.testing.assert_close(folded.predict(images), copy.deepcopy(network).eval()(images))
+    gradients = []
+    for predict in (folded.predict, copy.deepcopy(network).eval()):
+        x = images.clone().requires_grad_()
+        gradients += torch.autograd.grad(predict(x).square().sum(), x)
+    torch.testing.assert_close(*gradients)
     assert all(module.training for module in network.modules())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1.1)
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.mul_(1.2)
         network(images)  # moves the statistics
     assert not torch.allclose(folded.predict(images), copy.deepcopy(network).eval()(images))
     folded.refresh()

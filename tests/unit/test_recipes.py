@@ -26,6 +26,10 @@ def linear(images: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(score), score], dim=1)
 
 
+def trained(images: Tensor) -> Tensor:
+    return -0.7 * linear(images)
+
+
 def direction(norm: str, against: Tensor) -> Tensor:
     """The steepest ascent of the loss for each image, of length 1: `against` has one sign an image."""
     step = WEIGHT.sign() if norm == "linf" else WEIGHT / WEIGHT.norm()
@@ -36,9 +40,9 @@ def examples(name: str, norm: str, **options: Any) -> tuple[Tensor, Tensor]:
     """The images on which the weights would be trained, and the loss."""
     seen = []
 
-    def network(images: Tensor) -> Tensor:
+    def network(images: Tensor) -> Tensor:  # not the attacked one, so that one taken for the other is seen
         seen.append(images)
-        return linear(images)
+        return trained(images)
 
     batch = Batch(IMAGES, LABELS, lambda: NOISE)
     threat = ThreatModel(norm, EPSILON[norm])
@@ -53,7 +57,7 @@ def test_pgd_trains_on_the_worst_case(norm: str, random_start: bool) -> None:
     adversarial, loss = examples("pgd", norm, steps=40, step_factor=40.0, random_start=random_start)
     expected = IMAGES + EPSILON[norm] * direction(norm, torch.where(LABELS == 1, -1, 1))
     torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-9 if norm == "linf" else 1e-6)
-    torch.testing.assert_close(loss, F.cross_entropy(linear(adversarial), LABELS))
+    torch.testing.assert_close(loss, F.cross_entropy(trained(adversarial), LABELS))
 
 
 @pytest.mark.parametrize("norm", EPSILON)
@@ -85,9 +89,42 @@ def test_trades_seeks_the_largest_divergence_and_weighs_it() -> None:
     start = torch.special.ndtri(NOISE).flatten(1) @ WEIGHT  # the side of the clean prediction on which the noise lies
     expected = IMAGES + EPSILON["linf"] * direction("linf", start.sign())
     torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-9)
-    clean, other = linear(IMAGES).softmax(dim=1), linear(adversarial).softmax(dim=1)
+    clean, other = trained(IMAGES).softmax(dim=1), trained(adversarial).softmax(dim=1)
     divergence = (clean * (clean / other).log()).sum(dim=1).mean()
-    torch.testing.assert_close(loss, F.cross_entropy(linear(IMAGES), LABELS) + 6 * divergence)
+    torch.testing.assert_close(loss, F.cross_entropy(trained(IMAGES), LABELS) + 6 * divergence)
+
+
+def test_one_step_of_trades() -> None:
+    adversarial, _ = examples("trades", "linf", steps=1, step_factor=0.5, beta=6.0)
+    start = 0.001 * torch.special.ndtri(NOISE)
+    expected = start + 0.5 * EPSILON["linf"] * direction("linf", (start.flatten(1) @ WEIGHT).sign())
+    torch.testing.assert_close(adversarial - IMAGES, expected, rtol=0, atol=1e-9)
+
+
+def test_trades_moves_the_weights_by_both_predictions() -> None:
+    weight = WEIGHT.clone().requires_grad_()
+    seen = []
+
+    def network(images: Tensor) -> Tensor:
+        seen.append(images)
+        score = images.flatten(1) @ weight
+        return torch.stack([torch.zeros_like(score), score], dim=1)
+
+    batch, threat = Batch(IMAGES, LABELS, lambda: NOISE), ThreatModel("linf", 0.05)
+    loss = RECIPES["trades"].run(network, linear, batch, threat, F.cross_entropy, steps=2, step_factor=1.0, beta=6.0)
+    clean, other = network(IMAGES).softmax(dim=1), network(seen[1]).softmax(dim=1)
+    expected = F.cross_entropy(network(IMAGES), LABELS) + 6 * (clean * (clean / other).log()).sum(dim=1).mean()
+    torch.testing.assert_close(*(torch.autograd.grad(value, weight)[0] for value in (loss, expected)))
+
+
+@pytest.mark.parametrize("norm", EPSILON)
+def test_pgd_starts_where_the_threat_model_says(norm: str) -> None:
+    adversarial, _ = examples("pgd", norm, steps=1, step_factor=1e-9, random_start=True)
+    torch.testing.assert_close(
+        adversarial, ThreatModel(norm, EPSILON[norm]).random_start(IMAGES, NOISE), rtol=0, atol=1e-7
+    )
+    adversarial, _ = examples("pgd", norm, steps=1, step_factor=1e-9, random_start=False)
+    torch.testing.assert_close(adversarial, IMAGES, rtol=0, atol=1e-7)
 
 
 def test_standard_is_the_loss_on_the_images() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from epsilens.attacks import ThreatModel, pgd
-from epsilens.errors import NumericError
+from epsilens.errors import DataError, NumericError
 from epsilens.models.folding import Folded
 from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, World, fit, precision
 from epsilens.training.augment import augment
@@ -111,9 +111,9 @@ class StoppingCheckpoints(Checkpoints):
 
     stop_at = 0
 
-    def save(self, step: int, state: dict) -> None:
-        super().save(step, state)
-        if step == self.stop_at:
+    def save(self, epoch: int, step: int, state: dict) -> None:
+        super().save(epoch, step, state)
+        if 4 * epoch + step == self.stop_at:
             raise StopError
 
 
@@ -171,6 +171,29 @@ def test_networks_with_noise_of_their_own_continue_to_the_same_bits(tmp_path: Pa
     assert equal(continued.network.state_dict(), whole.network.state_dict())
 
 
+def test_what_is_kept_is_the_average_of_the_first_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([(0.5, 0.3), (0.6, 0.4), (0.7, 0.4)])
+    monkeypatch.setattr(Trainer, "validate", lambda self, validation: next(accuracies))
+    trainer, averages = make(), []
+    state, history = fit(
+        trainer,
+        samples(32, 0),
+        samples(12, 1),
+        Checkpoints(tmp_path),
+        lambda epoch: averages.append(copy.deepcopy(trainer.average.state_dict())),
+    )
+    assert [epoch["kept"] for epoch in history] == [False, True, False]
+    assert equal(state, averages[1])
+    assert not equal(state, averages[2])
+
+
+def test_a_checkpoint_of_another_network_is_a_clear_error(tmp_path: Path) -> None:
+    finish(make(), Checkpoints(tmp_path, 0.0))
+    other = nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(DataError, match="not of this network"):
+        finish(make(net=other), Checkpoints(tmp_path, 0.0))
+
+
 def test_when_checkpoints_are_written_changes_nothing(tmp_path: Path) -> None:
     often = trained(tmp_path / "often")
     never = fit(make(), samples(32, 0), samples(12, 1), Checkpoints(tmp_path / "never", torch.inf), lambda epoch: None)
@@ -182,8 +205,8 @@ def test_when_checkpoints_are_written_changes_nothing(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = Checkpoints(tmp_path)
     for epoch in (1, 2, 3):
-        checkpoints.save(epoch, {"epoch": epoch, "weights": torch.full((50,), float(epoch))})
-    newest = max(tmp_path.glob("step-*.pt"))
+        checkpoints.save(epoch, 0, {"epoch": epoch, "weights": torch.full((50,), float(epoch))})
+    newest = max(tmp_path.glob("epoch-*.pt"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(bytes(content))
@@ -192,15 +215,15 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, capsys: pytest.Captur
     assert found["epoch"] == 2
     assert "damaged" in capsys.readouterr().err
     assert newest.with_suffix(".damaged").exists()
-    assert len(list(tmp_path.glob("step-*.pt"))) == 1
+    assert len(list(tmp_path.glob("epoch-*.pt"))) == 1
 
 
 def test_two_checkpoints_are_kept_and_half_files_are_never_seen(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for epoch in range(5):
-        checkpoints.save(epoch, {"epoch": epoch})
-    (tmp_path / "step-000000009-aa.pt.partial").write_bytes(b"half")
-    assert sorted(p.name[:14] for p in tmp_path.glob("*.pt")) == ["step-000000003", "step-000000004"]
+        checkpoints.save(epoch, 7, {"epoch": epoch})
+    (tmp_path / "epoch-000009-step-000000-aa.pt.partial").write_bytes(b"half")
+    assert sorted(p.name[:12] for p in tmp_path.glob("*.pt")) == ["epoch-000003", "epoch-000004"]
     assert checkpoints.load() == {"epoch": 4}
     checkpoints.clear()
     assert checkpoints.load() is None
@@ -219,7 +242,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_place_and_the_last_good_checkp
             trainer.network[5].bias.fill_(torch.inf)
 
     with pytest.raises(
-        NumericError, match=r"loss is nan in epoch 2, step 1; the last good checkpoint is .*step-000000004"
+        NumericError,
+        match=r"weight is not finite in epoch 2, step 0; the last good checkpoint is .*epoch-000000-step-000004",
     ):
         fit(trainer, samples(32, 0), samples(12, 1), Checkpoints(tmp_path, 0.0), spoil)
 

@@ -21,7 +21,7 @@ import torch
 
 from epsilens.artifacts import write_bytes
 
-NAME = re.compile(r"step-(\d{9})-([0-9a-f]{64})\.pt")
+NAME = re.compile(r"epoch-(\d{6})-step-(\d{6})-([0-9a-f]{64})\.pt")
 
 
 @dataclass
@@ -36,13 +36,13 @@ class Checkpoints:
         """Whether it is time for the next."""
         return time.monotonic() - self._last >= self.interval
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` steps, and drop all but this and the one before it."""
+    def save(self, epoch: int, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `epoch` epochs and `step` steps, and drop all but this and the one before it."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()
-        write_bytes(self.folder / f"step-{step:09d}-{digest}.pt", content)
+        write_bytes(self.folder / f"epoch-{epoch:06d}-step-{step:06d}-{digest}.pt", content)
         for path in self.newest_first()[2:]:
             path.unlink()
         self._last = time.monotonic()
@@ -51,7 +51,7 @@ class Checkpoints:
         """The newest state that is whole, or None. A damaged one is set aside as `*.damaged`, with a warning."""
         for path in self.newest_first():
             content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() == NAME.fullmatch(path.name)[2]:  # type: ignore[index]  # matched below
+            if hashlib.sha256(content).hexdigest() == NAME.fullmatch(path.name)[3]:  # type: ignore[index]  # matched below
                 return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
             path.rename(path.with_suffix(".damaged"))
             print(f"warning: {path} is damaged; set aside, continuing from what was before it", file=sys.stderr)
@@ -63,4 +63,4 @@ class Checkpoints:
 
     def newest_first(self) -> list[Path]:
         """All that look whole by their names."""
-        return sorted((p for p in self.folder.glob("step-*") if NAME.fullmatch(p.name)), reverse=True)
+        return sorted((p for p in self.folder.glob("epoch-*") if NAME.fullmatch(p.name)), reverse=True)

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from epsilens.errors import ConfigError
@@ -62,8 +63,10 @@ class World:
         if self.size == 1:
             return network
         for name, child in network.named_children():
-            if isinstance(child, nn.BatchNorm2d):
+            if type(child) is nn.BatchNorm2d and child.affine and child.track_running_stats and child.momentum:
                 setattr(network, name, SynchronisedBatchNorm2d.of(child))
+            elif isinstance(child, _BatchNorm):
+                raise ConfigError(f"model: {name}: {child} cannot be synchronised; train it in one process")
             else:
                 self.synchronised(child)
         return network
@@ -89,6 +92,8 @@ def joined(device: str) -> Iterator[World]:
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all processes (equally large), on any device; torch's own is for GPUs only."""
 
+    batch_norm_in_eval = True  # see models.folding
+
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
         """With the weights and statistics of `norm`, shared."""
@@ -99,26 +104,25 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        mean, variance = self._statistics(input.float())
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        offset = self.bias - mean * scale
-        return torch.addcmul(offset.view(1, -1, 1, 1), input.float(), scale.view(1, -1, 1, 1)).to(input.dtype)
+        mean, variance = (value.float().view(1, -1, 1, 1) for value in self._statistics(input.float()))
+        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + self.eps)
+        return torch.addcmul(self.bias.view(1, -1, 1, 1), input.float() - mean, scale).to(input.dtype)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each channel over all processes, [C], in one exchange; the running ones are updated.
+        """Mean and variance of each channel over all processes, float64 [C], in one exchange; the running ones follow.
 
-        Deviations are taken from the running mean, which all processes share, so that little is lost to rounding.
+        In float64, because the difference of two squares is taken, from the running mean, which all processes share.
         """
-        centre = self.running_mean.clone()  # type: ignore[union-attr]  # tracked by all our networks
-        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        centre = self.running_mean.double()  # type: ignore[union-attr]  # `synchronised` sees to it
+        variance, mean = (value.double() for value in torch.var_mean(x, (0, 2, 3), correction=0))
         sums = _SumOverProcesses.apply(torch.stack([mean - centre, variance + (mean - centre) ** 2]))
         shift, square = sums / dist.get_world_size()
-        mean, variance = centre + shift, square - shift**2
+        mean, variance = centre + shift, (square - shift**2).clamp_min(0)
         count = dist.get_world_size() * x.numel() / x.shape[1]
         with torch.no_grad():
             self.num_batches_tracked += 1  # type: ignore[operator]  # as above
-            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]  # as above
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)  # type: ignore[union-attr, arg-type]
+            self.running_mean.lerp_(mean.float(), self.momentum)  # type: ignore[union-attr, arg-type]  # as above
+            self.running_var.lerp_((variance * count / (count - 1)).float(), self.momentum)  # type: ignore[union-attr, arg-type]
         return mean, variance
 
 

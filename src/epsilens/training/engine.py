@@ -127,6 +127,12 @@ class Trainer:
     def _quiet(self) -> bool | None:
         return None if self.world.first else True  # None: tqdm is silent where there is no terminal
 
+    def check_weights(self) -> None:
+        """Raises NumericError if a weight or an average is not finite: an update may overflow after a finite loss."""
+        for tensors in self._averaged:
+            if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
+                raise NumericError(f"training: a weight is not finite in epoch {self.number + 1}, step {self.step}")
+
     def check_losses(self) -> None:
         """Raises NumericError if a loss of this epoch is not finite."""
         wrong = (~self.losses[: self.step].isfinite()).nonzero()
@@ -147,7 +153,7 @@ class Trainer:
         for i in range(self.step * size, len(train) - size + 1, size):
             seed = derive(self.seed, "step", self.number, i // size)
             g.manual_seed(seed)
-            torch.manual_seed(seed)  # for layers with noise of their own (dropout)
+            torch.manual_seed(seed + self.world.rank)  # for layers with noise of their own (dropout)
             index = order[i : i + size]
             images = augment(train.images[index], crop=self.config.crop, flip=self.config.flip, generator=g)
             pixels = self.world.part(images).to(torch.float32) / 255
@@ -220,4 +226,8 @@ def precision(config: TrainConfig, device: str) -> str:
     """float32 or bfloat16: what `auto` is on a device."""
     if config.precision != "auto":
         return config.precision
-    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    return (
+        "bfloat16"
+        if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+        else "float32"
+    )

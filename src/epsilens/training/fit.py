@@ -11,14 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from epsilens.errors import NumericError
+from epsilens.errors import DataError, NumericError
 from epsilens.training.checkpoints import Checkpoints
 from epsilens.training.engine import Epoch, Trainer
 from epsilens.types import Samples
 
-COLLAPSE = (
-    0.5  # of the best robust accuracy: where catastrophic overfitting was seen (arXiv:2001.03994) it fell to under .1
-)
+COLLAPSE = 0.5  # of the best robust accuracy: in arXiv:2001.03994 it fell from about .4 to under .1 within an epoch
 CLEAN_KEPT = 0.9  # of the clean accuracy then; if that falls too, training has merely lost its way
 SURE = 3.0  # standard errors of the difference of the two accuracies: a few images more or less are no collapse
 
@@ -41,32 +39,46 @@ def fit(
     state: dict[str, Any] = {"history": [], "best": trainer.average.state_dict()}
     found = trainer.world.from_first(checkpoints.load() if trainer.world.first else None)
     if found is not None:
-        trainer.restore(found.pop("trainer"))
         state = found
-        _say(trainer, f"continuing after epoch {trainer.number}, step {trainer.step}")
+        _restore(trainer, state.pop("trainer"))
 
     def save_if_due() -> None:
         if trainer.world.first and checkpoints.due():
             trainer.check_losses()
-            checkpoints.save(_steps(trainer, train), {**state, "trainer": trainer.state()})
+            trainer.check_weights()
+            checkpoints.save(trainer.number, trainer.step, {**state, "trainer": trainer.state()})
 
     train, validation = train.to(trainer.world.device), validation.to(trainer.world.device)
-    while trainer.number < trainer.config.epochs and not exhausted(state["history"], trainer.config.patience):
-        try:
+    try:
+        while trainer.number < trainer.config.epochs and not exhausted(state["history"], trainer.config.patience):
             epoch = trainer.epoch(train, validation, save_if_due)
-        except NumericError as error:
-            raise NumericError(f"{error}; {_last(checkpoints)}") from None
-        if epoch.validation_robust_accuracy > _best(state["history"])["validation_robust_accuracy"]:
-            state["best"] = copy.deepcopy(trainer.average.state_dict())
-        collapsed = has_collapsed(state["history"], epoch, len(validation))
-        if collapsed:
-            _say(trainer, f"warning: catastrophic overfitting: {_fall(state['history'], epoch)}", sys.stderr)
-        state["history"] = [*state["history"], {**asdict(epoch), "catastrophic_overfitting": collapsed}]
-        if trainer.world.first:
-            on_epoch(epoch)
+            _take_down(state, trainer, epoch, len(validation))
+            if trainer.world.first:
+                on_epoch(epoch)
             save_if_due()
+    except NumericError as error:
+        raise NumericError(f"{error}; {_last(checkpoints)}") from None
     kept = _best(state["history"])["epoch"]
     return state["best"], [{**entry, "kept": entry["epoch"] == kept} for entry in state["history"]]
+
+
+def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
+    try:
+        trainer.restore(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise DataError(f"the last checkpoint is not of this network; delete it: {error}") from None
+    _say(trainer, f"continuing after epoch {trainer.number}, step {trainer.step}")
+
+
+def _take_down(state: dict[str, Any], trainer: Trainer, epoch: Epoch, images: int) -> None:
+    """Add an epoch to the history, and keep its weights if they are the best."""
+    history = state["history"]
+    if epoch.validation_robust_accuracy > _best(history)["validation_robust_accuracy"]:
+        state["best"] = copy.deepcopy(trainer.average.state_dict())
+    collapsed = has_collapsed(history, epoch, images)
+    if collapsed:
+        _say(trainer, f"warning: catastrophic overfitting: {_fall(history, epoch)}", sys.stderr)
+    state["history"] = [*history, {**asdict(epoch), "catastrophic_overfitting": collapsed}]
 
 
 def exhausted(history: History, patience: int) -> bool:
@@ -98,11 +110,6 @@ def _fall(history: History, epoch: Epoch) -> str:
         f"robust validation accuracy fell from {best['validation_robust_accuracy']:.3f} (epoch {best['epoch']}) to "
         f"{epoch.validation_robust_accuracy:.3f} (epoch {epoch.epoch}); the better epoch is kept"
     )
-
-
-def _steps(trainer: Trainer, train: Samples) -> int:
-    """All steps taken so far."""
-    return trainer.number * (len(train) // min(trainer.config.batch_size, len(train))) + trainer.step
 
 
 def _last(checkpoints: Checkpoints) -> str:
