@@ -26,7 +26,7 @@ from epsilens.models.config import ModelConfig
 from epsilens.models.folding import Folded
 from epsilens.processes import sole_writer
 from epsilens.randomness import derive
-from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, World, fit, joined, precision
+from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, fit, joined, precision
 from epsilens.types import Model
 from stages.common import cell, device, params, project_root, run
 
@@ -98,11 +98,20 @@ def compiled() -> Callable[[nn.Module], Model]:
     return (lambda network: torch.compile(network, mode=mode)) if mode else (lambda network: network)
 
 
+def checkpoint_seconds() -> float:
+    """EPSILENS_CHECKPOINT_SECONDS: between two checkpoints."""
+    given = os.environ.get("EPSILENS_CHECKPOINT_SECONDS", "30")
+    try:
+        return float(given)
+    except ValueError:
+        raise ConfigError(f"EPSILENS_CHECKPOINT_SECONDS: found {given!r}, expected a number of seconds") from None
+
+
 @contextmanager
-def alone(world: World, scratch: Path, doing: str) -> Iterator[None]:
+def alone(scratch: Path, doing: str) -> Iterator[None]:
     """The first process holds two locks: on the output of this working copy, and on the checkpoints of this run, which
     queued experiments share with it."""
-    if not world.first:
+    if os.environ.get("RANK", "0") != "0":
         yield
         return
     output = Path(".checkpoints") / f"{scratch.name.rpartition('-')[0]}.lock"
@@ -119,27 +128,26 @@ def main() -> None:
     model = config.section(raw, "model", ModelConfig)
     norm = config.section(raw, "threat", ThreatConfig).norm
     identity = card(settings, model, norm, epsilon, seed)
-    with joined(device()) as world:
-        key = run_key(identity, world.device.partition(":")[0], world.size, os.environ.get("EPSILENS_COMPILE"))
-        scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{key}"
-        with alone(world, scratch, f"trains epsilon {text}, seed {seed}"):
-            shape = (len(identity["class_names"]), identity["mean"], identity["std"])
-            network = models.build(model.name, model.options, *shape, derive(seed, "weights"))
-            threat = ThreatModel.of(norm, epsilon)
-            torch.backends.cudnn.benchmark = True  # shapes never change; without a GPU it means nothing
-            trainer = Trainer(network, threat, settings, seed=seed, world=world, view=Folded, compiled=compiled())
-            # The study's name labels the live curves only; as a parameter of this stage it would retrain when renamed.
-            progress = Progress(
-                scratch, settings.epochs, {"study": raw["study"]["name"], "epsilon": text, "seed": seed}
-            )
-            train, validation = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
-            checkpoints = Checkpoints(scratch, float(os.environ.get("EPSILENS_CHECKPOINT_SECONDS", "30")))
-            state, history = fit(trainer, train, validation, checkpoints, progress)
-            if world.first:
-                folder = artifacts.cell(artifacts.MODELS, text, seed)
-                networks.save(folder, state, {**identity, "kept": next(e for e in history if e["kept"])})
-                artifacts.write_json(folder / artifacts.HISTORY, history)
-                checkpoints.clear()
+    processes = os.environ.get("WORLD_SIZE", "1")
+    key = run_key(identity, device(), processes, os.environ.get("EPSILENS_COMPILE"))
+    scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{key}"
+    # The locks come first: a process group would answer a busy one with errors of its own.
+    with alone(scratch, f"trains epsilon {text}, seed {seed}"), joined(device()) as world:
+        shape = (len(identity["class_names"]), identity["mean"], identity["std"])
+        network = models.build(model.name, model.options, *shape, derive(seed, "weights"))
+        threat = ThreatModel.of(norm, epsilon)
+        torch.backends.cudnn.benchmark = True  # nearly all shapes are the same; without a GPU it means nothing
+        trainer = Trainer(network, threat, settings, seed=seed, world=world, view=Folded, compiled=compiled())
+        # The study's name labels the live curves only; as a parameter of this stage it would retrain when renamed.
+        progress = Progress(scratch, settings.epochs, {"study": raw["study"]["name"], "epsilon": text, "seed": seed})
+        train, validation = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
+        checkpoints = Checkpoints(scratch, checkpoint_seconds())
+        state, history = fit(trainer, train, validation, checkpoints, progress)
+        if world.first:
+            folder = artifacts.cell(artifacts.MODELS, text, seed)
+            networks.save(folder, state, {**identity, "kept": next(e for e in history if e["kept"])})
+            artifacts.write_json(folder / artifacts.HISTORY, history)
+            checkpoints.clear()
 
 
 if __name__ == "__main__":
