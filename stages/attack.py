@@ -1,19 +1,130 @@
-"""Accuracy of one network: clean on every test split, and under attack at every budget on the test split."""
+"""Accuracy of one network: clean on every test split; on the test split under PGD at every budget of both norms, and under
+the ensemble at the headline budget; and whether these accuracies may be believed."""
 
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from epsilens import artifacts, config
-from epsilens.attacks import ThreatModel, attack_margins, clean_margins
+from epsilens import artifacts, attacks, config
+from epsilens.attacks import Ledger, ThreatModel, masking
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.data.manifest import read_manifest, read_split
 from epsilens.data.splits import part_of
 from epsilens.models.checkpoints import load
+from epsilens.models.folding import Folded
+from epsilens.processes import sole_writer
+from epsilens.randomness import noise_seeds
 from epsilens.types import Samples
-from stages.common import cell, device, params, run
+from stages.common import cell, device, params, project_root, run, run_key
 
 NOT_TESTED = ("train", "validation", "evaluation")  # evaluation is a part of test
+CODE = ("stages/attack.py", "src/epsilens/*.py", "src/epsilens/attacks/*.py", "src/epsilens/models/*.py")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The table of one network: a row for each image and attack."""
+
+    known: Mapping[str, Any]
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, samples: Samples, margins: Tensor, broken_by: list[str], **facts: Any) -> None:
+        """The rows of one attack (`broken_by`: "" for an image that withstood it), and a line on the terminal."""
+        same = {name: [value] * len(samples) for name, value in {**self.known, **facts}.items()}
+        own = {"image": samples.ids.tolist(), "correct": (margins > 0).tolist(), "margin": margins.tolist()}
+        for name, column in {**same, **own, "broken_by": broken_by}.items():
+            self.columns.setdefault(name, []).extend(column)
+        known = f"{facts['split']}, {facts['attack']} at {facts['norm']} {facts['budget']:g}"
+        print(f"{known}: accuracy {float((margins > 0).double().mean()):.4f} of {len(samples)} images", flush=True)
+
+    def add_single(self, samples: Samples, margins: Tensor, clean: Tensor, **facts: Any) -> None:
+        """The rows of an attack on its own."""
+        pairs = zip((clean <= 0).tolist(), (margins <= 0).tolist(), strict=True)
+        broken_by = ["clean" if wrong else facts["attack"] if broken else "" for wrong, broken in pairs]
+        self.add(samples, margins, broken_by, **facts)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One network under attack. What is finished lies in `scratch`, where an interrupted run finds it."""
+
+    network: nn.Module
+    norm: str
+    settings: AttackConfig
+    rows: Rows
+    scratch: Path
+
+    def clean(self, split: str, samples: Samples) -> None:
+        """Accuracy without an attack."""
+        found = attacks.clean_margins(self.network, samples, self.settings.batch_size)
+        self.rows.add_single(samples, found, found, split=split, attack="clean", norm=self.norm, budget=0.0)
+
+    def pgd(self, samples: Samples) -> Tensor:
+        """PGD at every budget of both norms; the margins at the headline budget, [N]."""
+        known, headline = {"split": "test", "attack": "pgd"}, (self.norm, self.settings.epsilon)
+        clean = attacks.clean_margins(self.network, samples, self.settings.batch_size)
+        found = {}
+        for norm, budgets in self.settings.epsilons.items():
+            for budget in (0.0, *budgets):  # at budget 0: clean, on the very images that are attacked
+                margins = self._pgd(samples, norm, budget).to(clean) if budget else clean
+                self.rows.add_single(samples, margins, clean, **known, norm=norm, budget=budget)
+                found[norm, budget] = margins
+        return found[headline]
+
+    def _pgd(self, samples: Samples, norm: str, budget: float) -> Tensor:
+        given = self.settings.model_dump(include={"steps", "step_factor", "restarts"})
+        attack, threat = attacks.bound("pgd", given, "attack"), ThreatModel.of(norm, budget)
+        options = {"seed": self.settings.seed, "batch_size": self.settings.batch_size}
+        search = Folded(self.network).predict
+
+        def compute() -> Mapping[str, Tensor]:
+            return {"margins": attacks.attack_margins(attack, search, self.network, samples, threat, **options)}
+
+        return artifacts.remembered(self.scratch / f"pgd-{norm}-{budget:g}.safetensors", compute)["margins"]
+
+    def ensemble(self, samples: Samples) -> Ledger:
+        """The ensemble at the headline budget, attack after attack."""
+        chosen, batch_size = self.settings.ensemble.attacks, self.settings.batch_size
+        members = {name: attacks.bound(name, given, "attack.ensemble.attacks") for name, given in chosen.items()}
+        path = self.scratch / "ensemble.safetensors"
+        threat, search = ThreatModel.of(self.norm, self.settings.epsilon), Folded(self.network).predict
+        begun = artifacts.remembered(path, lambda: vars(attacks.open_ledger(self.network, samples, batch_size)))
+        ledger = Ledger(**{name: column.to(samples.labels.device) for name, column in begun.items()})
+        attacks.run(
+            members, search, self.network, samples, threat, ledger, seed=self.settings.seed, batch_size=batch_size,
+            save=lambda ledger: artifacts.write_tensors(path, vars(ledger)),
+        )  # fmt: skip
+        names = [*("clean", *members), ""]  # SURVIVED is the last
+        facts = {"split": "test", "attack": attacks.ensemble_name(chosen), "norm": self.norm}
+        broken_by = [names[number] for number in ledger.broken_by.tolist()]
+        self.rows.add(samples, ledger.margins, broken_by, **facts, budget=self.settings.epsilon)
+        return ledger
+
+    def gate(self, samples: Samples, plain: Tensor, ledger: Ledger) -> dict[str, Any]:
+        """The verdict on masked gradients. plain: margins under PGD at the headline budget, [N]."""
+        images, seeds = samples.pixels(), noise_seeds(self.settings.seed, samples.ids)
+        threat = ThreatModel.of(self.norm, self.settings.epsilon)
+        given = self.settings.model_dump(include={"steps", "step_factor"})
+        measured = masking.probe(self.network, images, samples.labels, threat, seeds, **given)
+        measured |= attacks.gate_facts(list(self.settings.ensemble.attacks), ledger, plain)
+        found = masking.verdict(measured, len(samples))
+        print("gate:", "sound" if found["sound"] else "MASKED GRADIENTS: " + ", ".join(found["flags"]), flush=True)
+        return found
+
+
+@contextmanager
+def alone(scratch: Path, doing: str) -> Iterator[None]:
+    """Hold the scratch folder of this run, which queued experiments share; it is removed when all is written."""
+    with sole_writer(scratch.with_name(f"{scratch.name}.lock"), doing):
+        scratch.mkdir(parents=True, exist_ok=True)
+        yield
+        shutil.rmtree(scratch)
 
 
 def main() -> None:
@@ -21,27 +132,24 @@ def main() -> None:
     raw = params()
     settings = config.section(raw, "attack", AttackConfig)
     norm = config.section(raw, "threat", ThreatConfig).norm
-    network = load(artifacts.cell(artifacts.MODELS, text, seed), device())
-    rows: list[dict[str, Any]] = []
-
-    def add(split: str, samples: Samples, attack: str, budget: float, margins: Tensor) -> None:
-        known = {"epsilon": epsilon, "seed": seed, "split": split, "attack": attack, "budget": budget}
-        pairs = zip(samples.ids.tolist(), margins.tolist(), strict=True)
-        rows.extend({**known, "image": image, "correct": margin > 0, "margin": margin} for image, margin in pairs)
-        accuracy = float((margins > 0).float().mean())
-        print(f"{split}, {attack} at {norm} {budget:g}: accuracy {accuracy:.4f} of {len(samples)} images", flush=True)
-
-    for split in read_manifest(artifacts.PREPARED)["splits"]:
-        if split not in NOT_TESTED:
-            samples = read_split(artifacts.PREPARED, split).to(device())
-            add(split, samples, "clean", 0.0, clean_margins(network, samples, settings.batch_size))
+    manifest, folder = read_manifest(artifacts.PREPARED), artifacts.cell(artifacts.MODELS, text, seed)
+    attacks.check_classes(list(settings.ensemble.attacks), len(manifest["class_names"]))
+    network = load(folder, device())
+    tested = {name: manifest["splits"][name] for name in manifest["splits"] if name not in NOT_TESTED}
+    key = run_key(CODE, settings.model_dump(), norm, tested, artifacts.read_json(folder / "card.json"), device())
+    scratch = project_root() / ".checkpoints" / f"attack-{text}-{seed}-{key}"
     test = read_split(artifacts.PREPARED, "test")
-    attacked = part_of(test, settings.images, settings.seed, "attack.images").to(device())
-    for budget in (0.0, *settings.epsilons):  # at budget 0: clean, on the very images that are attacked
-        margins = attack_margins(network, attacked, ThreatModel.of(norm, budget), settings)
-        add("test", attacked, "pgd", budget, margins)
-    table = artifacts.cell(artifacts.ATTACKS, text, seed) / artifacts.ROWS
-    artifacts.write_rows(table, {name: [row[name] for row in rows] for name in rows[0]})
+    attacked = part_of(test, settings.images, settings.seed, "attack.images")
+    strongly = part_of(attacked, settings.ensemble.images, settings.seed, "attack.ensemble.images").to(device())
+    with alone(scratch, f"attacks epsilon {text}, seed {seed}"):
+        evaluation = Evaluation(network, norm, settings, Rows({"epsilon": epsilon, "seed": seed}), scratch)
+        for split in tested:
+            evaluation.clean(split, read_split(artifacts.PREPARED, split).to(device()))
+        plain = evaluation.pgd(attacked.to(device()))[torch.isin(attacked.ids, strongly.ids.cpu())]
+        verdict = evaluation.gate(strongly, plain, evaluation.ensemble(strongly))
+        folder = artifacts.cell(artifacts.ATTACKS, text, seed)
+        artifacts.write_rows(folder / artifacts.ROWS, evaluation.rows.columns)
+        artifacts.write_json(folder / artifacts.GATE, verdict)
 
 
 if __name__ == "__main__":

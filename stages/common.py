@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from epsilens import config
+from epsilens import artifacts, config
 from epsilens.errors import ConfigError, EpsilensError
 from epsilens.processes import end_with_dvc, keep_freed_memory
 
@@ -51,6 +54,16 @@ def device() -> str:
     import torch
 
     return os.environ.get("EPSILENS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run_key(code: Sequence[str], *facts: object) -> str:
+    """A name for everything that defines a result: the facts given, and the code (globs), versions and threads behind it."""
+    import torch
+
+    root = Path(__file__).resolve().parent.parent
+    files = {str(p.relative_to(root)): artifacts.sha256(p) for pattern in code for p in sorted(root.glob(pattern))}
+    known = (facts, files, torch.__version__, version("robustness"), torch.get_num_threads())
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def data_root() -> Path:

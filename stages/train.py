@@ -1,6 +1,5 @@
 """Train one network at one epsilon and seed; under torchrun, in several processes."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -9,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from epsilens.processes import sole_writer
 from epsilens.randomness import derive
 from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, fit, joined, precision
 from epsilens.types import Model
-from stages.common import cell, device, params, project_root, run
+from stages.common import cell, device, params, project_root, run, run_key
 
 CODE = (
     "stages/train.py",
@@ -38,14 +36,6 @@ CODE = (
     "src/epsilens/training/*.py",
 )
 COMPILE_MODES = ("", "default", "reduce-overhead", "max-autotune")
-
-
-def run_key(*facts: object) -> str:
-    """A name for everything that defines the result of a run: parameters, data, code, versions, threads, device."""
-    root = Path(__file__).resolve().parent.parent
-    code = {str(p.relative_to(root)): artifacts.sha256(p) for pattern in CODE for p in sorted(root.glob(pattern))}
-    known = (facts, code, torch.__version__, version("robustness"), torch.get_num_threads())
-    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def follow_live() -> None:
@@ -129,7 +119,7 @@ def main() -> None:
     norm = config.section(raw, "threat", ThreatConfig).norm
     identity = card(settings, model, norm, epsilon, seed)
     processes = os.environ.get("WORLD_SIZE", "1")
-    key = run_key(identity, device(), processes, os.environ.get("EPSILENS_COMPILE"))
+    key = run_key(CODE, identity, device(), processes, os.environ.get("EPSILENS_COMPILE"))
     scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{key}"
     # The locks come first: a process group would answer a busy one with errors of its own.
     with alone(scratch, f"trains epsilon {text}, seed {seed}"), joined(device()) as world:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ CURVES = METRICS / "curves.json"
 # Names of files inside the folder of a cell.
 ROWS = "rows.parquet"
 FACTS = "facts.json"
+GATE = "gate.json"
 HISTORY = "history.json"
 MAPS = "maps.safetensors"
 INDEX = "index.parquet"
@@ -99,6 +101,15 @@ def read_tensors(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except Exception as error:  # safetensors raises types of its own for each kind of damage
         raise DataError(f"{path}: is no safetensors file: {error}") from None
+
+
+def remembered(path: Path, compute: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """What an interrupted run left in `path`, or else what `compute` gives, written there."""
+    with suppress(DataError):
+        return read_tensors(path)
+    found = compute()
+    write_tensors(path, found)
+    return found
 
 
 def write_rows(path: Path, columns: Mapping[str, Any]) -> None:

@@ -29,4 +29,6 @@ def noise_seeds(seed: int, ids: Tensor) -> NoiseSeeds:
 
 def per_image(draw: Callable[..., Tensor], shape: tuple[int, ...], seeds: NoiseSeeds, *key: object) -> Tensor:
     """Noise `[N, *shape]` (float32, CPU), row n drawn by `draw` (torch.rand, torch.randn) from `seeds[n]` and the key."""
+    if not len(seeds):
+        return torch.empty(0, *shape)
     return torch.stack([draw(shape, generator=generator(int(seed), *key)) for seed in seeds])

@@ -2,55 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from epsilens.attacks.threat import ThreatModel
 from epsilens.config import Section
-from epsilens.errors import ConfigError
 
 Norm = Literal["linf", "l2"]
+Natural = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class ThreatConfig(Section):
-    """norm: of all budgets of the study; Linf budgets are written in 1/255, L2 budgets in [0, 1]-pixel norm."""
+    """norm: of the study's budgets; Linf budgets are written in 1/255, L2 budgets in [0, 1]-pixel norm."""
 
     norm: Norm
 
 
-class AttackConfig(Section):
-    """The fixed evaluation: `epsilon` is the headline budget, `epsilons` the columns of the accuracy matrix.
+class EnsembleConfig(Section):
+    """The strongest attack, at the headline budget: a sequence of attacks, each on what withstood those before it.
 
-    images: test images attacked (0 = all); step_factor: step size = step_factor * budget / steps (2.5 in robustness).
+    images: of those under PGD (0 = all); attacks: keys of ATTACKS with their options.
     """
 
-    images: Annotated[int, Field(ge=0)]
-    batch_size: Annotated[int, Field(ge=1)]
-    epsilon: Annotated[float, Field(gt=0)]
-    epsilons: Annotated[tuple[float, ...], Field(min_length=1)]
-    steps: Annotated[int, Field(ge=1)]
-    step_factor: Annotated[float, Field(gt=0)]
-    restarts: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)]
+    images: Natural
+    attacks: dict[str, dict[str, Any]]
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if len(set(self.epsilons)) != len(self.epsilons):
-            raise ValueError("different budgets in epsilons")
-        if self.epsilon not in self.epsilons:
-            raise ValueError(f"epsilon (found {self.epsilon:g}) to be one of epsilons")
-        return self
+    @field_validator("attacks")
+    @classmethod
+    def _some(cls, attacks: dict[str, Any]) -> dict[str, Any]:
+        if not attacks:
+            raise ValueError("at least one attack")
+        return attacks
 
 
-def check(threat: ThreatConfig, attack: AttackConfig, trained: tuple[float, ...]) -> None:
-    """Raises ConfigError that names every budget the threat model does not allow."""
-    lines = []
-    for key, budgets in (("sweep.epsilons", trained), ("attack.epsilons", attack.epsilons)):
-        for budget in budgets:
-            try:
-                ThreatModel.of(threat.norm, budget)
-            except ConfigError as error:
-                lines.append(f"params.yaml: {key}: {error}")
-    if lines:
-        raise ConfigError("\n".join(lines))
+class AttackConfig(Section):
+    """The fixed evaluation: `epsilon` is the headline budget, `epsilons` the columns of the accuracy matrix, by norm.
+
+    images: test images under PGD (0 = all); step_factor: step size = step_factor * budget / steps (2.5 in robustness).
+    """
+
+    images: Natural
+    batch_size: Count
+    epsilon: Positive
+    epsilons: dict[Norm, tuple[Positive, ...]]
+    steps: Count
+    step_factor: Positive
+    restarts: Count
+    ensemble: EnsembleConfig
+    seed: Natural
+
+    @field_validator("epsilons")
+    @classmethod
+    def _different(cls, epsilons: dict[Norm, tuple[float, ...]]) -> dict[Norm, tuple[float, ...]]:
+        for norm, budgets in epsilons.items():
+            if len(set(budgets)) != len(budgets) or not budgets:
+                raise ValueError(f"at least one budget for {norm}, and none twice")
+        return epsilons

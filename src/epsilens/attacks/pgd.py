@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
+from epsilens.attacks.losses import cross_entropy, margins
+from epsilens.attacks.targets import Count
 from epsilens.attacks.threat import ThreatModel
-from epsilens.errors import NumericError
 from epsilens.randomness import per_image
 from epsilens.types import Images, Labels, Logits, Model, NoiseSeeds
 
-
-def margins(logits: Logits, labels: Labels) -> Tensor:
-    """Logit of the label minus the best other logit, [N]: negative where the network is wrong.
-
-    Raises NumericError if a logit is NaN, for its arg-max would be a class like any other.
-    """
-    if logits.isnan().any():
-        raise NumericError("the network's logits are NaN")
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return own - others.amax(dim=1)
-
-
-def cross_entropy(logits: Logits, labels: Labels) -> Tensor:
-    """The sum over images: the gradient for an image does not depend on how many there are."""
-    return F.cross_entropy(logits, labels, reduction="sum")
+Positive = Annotated[float, Field(gt=0)]
 
 
 def pgd(
@@ -65,39 +52,49 @@ def pgd(
 
 
 def worst_case(
-    predict: Model,
-    images: Images,
-    labels: Labels,
-    threat: ThreatModel,
-    seeds: NoiseSeeds,
-    *,
-    steps: int,
-    step_size: float,
-    restarts: int,
-) -> tuple[Images, Tensor]:
+    predict: Model, images: Images, labels: Labels, threat: ThreatModel, seeds: NoiseSeeds, *,
+    steps: Count, step_factor: Positive, restarts: Count,
+) -> tuple[Images, Tensor]:  # fmt: skip
     """For each image the iterate with the smallest margin, over all steps and restarts: (images, margins [N]).
 
-    The first start is the image itself, so that no image is ever scored better than clean; further restarts are
-    random, from per-image noise. Raises NumericError if a perturbation leaves the threat model or a logit is NaN.
+    step_factor: the step size is step_factor * epsilon / steps. The first start is the image itself, so that no image is
+    ever scored better than clean. Further restarts are random and for the images that are still correct, all restarts of
+    all images side by side, as many at once as there are images.
     """
-    best = images.clone()
-    with torch.no_grad():
-        lowest = margins(predict(images), labels)
+    size = step_factor * threat.epsilon / steps
+    worst, lowest = _worst_iterate(predict, images, labels, threat, images, steps, size)
+    rows = (lowest > 0).nonzero().flatten()
+    extra = restarts - 1
+    parts = rows.split(max(1, len(images) // extra)) if extra and len(rows) and threat.epsilon else ()
+    for part in parts:
+        starts = [_random_start(images[part], threat, seeds[part.cpu()], restart) for restart in range(1, restarts)]
+        again = part.repeat(extra)
+        found, margin = _worst_iterate(predict, images[again], labels[again], threat, torch.cat(starts), steps, size)
+        best = margin.view(extra, -1).argmin(dim=0) * len(part) + torch.arange(len(part), device=part.device)
+        best = best[margin[best] < lowest[part]]
+        worst[again[best]], lowest[again[best]] = found[best], margin[best]
+    return worst, lowest
+
+
+def _random_start(images: Images, threat: ThreatModel, seeds: NoiseSeeds, restart: int) -> Images:
+    noise = per_image(torch.rand, tuple(images.shape[1:]), seeds, "pgd", restart)
+    return threat.random_start(images, noise.to(images))
+
+
+def _worst_iterate(
+    predict: Model, images: Images, labels: Labels, threat: ThreatModel, start: Images, steps: int, step_size: float
+) -> tuple[Images, Tensor]:
+    """The iterate with the smallest margin, and that margin [N]."""
+    worst, lowest = start.clone(), images.new_full((len(images),), torch.inf)
 
     def keep_worse(current: Images, logits: Logits) -> None:
-        nonlocal best, lowest
+        nonlocal worst, lowest
         margin = margins(logits, labels)
         worse = margin < lowest
         lowest = torch.where(worse, margin, lowest)
-        best = torch.where(worse[:, None, None, None], current, best)
+        worst = torch.where(worse[:, None, None, None], current, worst)
 
-    for restart in range(restarts if threat.epsilon else 0):
-        start = images
-        if restart:
-            noise = per_image(torch.rand, tuple(images.shape[1:]), seeds, "pgd", restart)
-            start = threat.random_start(images, noise.to(images))
-        last = pgd(predict, images, labels, threat, start, steps=steps, step_size=step_size, observe=keep_worse)
-        with torch.no_grad():
-            keep_worse(last, predict(last))
-    threat.verify(images, best)
-    return best, lowest
+    last = pgd(predict, images, labels, threat, start, steps=steps, step_size=step_size, observe=keep_worse)
+    with torch.no_grad():
+        keep_worse(last, predict(last))
+    return worst, lowest

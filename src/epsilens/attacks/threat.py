@@ -13,7 +13,16 @@ from epsilens.errors import ConfigError, NumericError
 from epsilens.types import Images
 
 UNITS = {"linf": 1 / 255, "l2": 1.0}  # of a budget as the literature writes it, in pixel units
-STEPS: dict[str, type[AttackerStep]] = {"linf": LinfStep, "l2": L2Step}
+
+
+class _L2Step(L2Step):
+    """That of `robustness`, for gradients of any memory layout (channels_last among them)."""
+
+    def step(self, x: Images, grad: Tensor) -> Images:
+        return x + grad / (norms(grad, "l2").view(-1, 1, 1, 1) + 1e-10) * self.step_size
+
+
+STEPS: dict[str, type[AttackerStep]] = {"linf": LinfStep, "l2": _L2Step}
 TOLERANCE = 1e-5  # float32 rounding of x + delta - x, relative to pixels in [0, 1]
 
 
@@ -47,12 +56,12 @@ class ThreatModel:
         direction = 2 * noise - 1
         if self.norm == "l2":
             normal = torch.special.ndtri(noise.clamp(1e-6, 1 - 1e-6))
-            direction = normal / _norms(normal, "l2").view(-1, 1, 1, 1)
+            direction = normal / norms(normal, "l2").view(-1, 1, 1, 1)
         return (images + self.epsilon * direction).clamp(0, 1)
 
     def measure(self, images: Images, adversarial: Images) -> Tensor:
         """Norm of each perturbation, [N], in pixel units."""
-        return _norms(adversarial - images, self.norm)
+        return norms(adversarial - images, self.norm)
 
     def verify(self, images: Images, adversarial: Images) -> None:
         """Raises NumericError if a perturbation lies outside the threat model, leaves [0, 1], or is NaN."""
@@ -68,6 +77,7 @@ class ThreatModel:
             )
 
 
-def _norms(delta: Tensor, norm: str) -> Tensor:
+def norms(delta: Tensor, norm: str) -> Tensor:
+    """Norm of each perturbation, [N]."""
     flat = delta.flatten(1)
     return flat.abs().amax(dim=1) if norm == "linf" else torch.linalg.vector_norm(flat, dim=1)

@@ -1,0 +1,143 @@
+"""The gate against masked gradients: whether a robust accuracy may be believed (Carlini et al. 2019, arXiv:1902.06705;
+the flags of AutoAttack and RobustBench).
+
+A check is a number, a limit above which it fails, and an entry in `CHECKS`. A new one is measured in `probe` or by the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from epsilens.attacks.losses import cross_entropies, cross_entropy, margins
+from epsilens.attacks.pgd import pgd, worst_case
+from epsilens.attacks.threat import ThreatModel
+from epsilens.types import Images, Labels, Logits, Model, NoiseSeeds
+
+CARLINI, AUTOATTACK = "Carlini et al. 2019, arXiv:1902.06705", "Croce and Hein 2020, arXiv:2003.01690"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is measured (label), above which value it fails (limit), and who asks for it."""
+
+    label: str
+    limit: float
+    source: str
+
+
+# Limits: gap, twice the 3.5 to 4.5 points of networks known to be sound; square and random_output, those of AutoAttack's own
+# flags; large_budget, half of chance for ten classes; the others, what sound networks stay far below.
+CHECKS: dict[str, Check] = {
+    "gap": Check("accuracy under PGD minus accuracy under the ensemble", 0.08, "RobustBench, arXiv:2010.09670"),
+    "square": Check("share broken by Square alone, after attacks with gradients", 0.002, AUTOATTACK),
+    "zero_gradients": Check("share of images where the loss has no gradient at all", 0.01, AUTOATTACK),
+    "saturated_gradients": Check("share of pixels at 0 or 1 whose gradient comes back inside", 0.01, CARLINI),
+    "random_output": Check("largest difference of two passes, relative to the logits", 1e-4, AUTOATTACK),
+    "probabilities": Check("share of images whose output is a distribution, not logits", 0.5, AUTOATTACK),
+    "loss_stalls": Check("growth of the loss that PGD loses against one full step", 0.05, CARLINI),
+    "large_budget": Check("accuracy under PGD where every image may become grey", 0.05, CARLINI),
+    "restarts": Check("accuracy that four random restarts of PGD take away", 0.05, CARLINI),
+}
+
+INSIDE = 1 / 512  # half a grey level: the smallest move of a stored image that is none
+RESTARTS = 4
+
+
+def probe(
+    predict: Model, images: Images, labels: Labels, threat: ThreatModel, seeds: NoiseSeeds, *,
+    steps: int, step_factor: float,
+) -> dict[str, float]:  # fmt: skip
+    """The checks that need the network alone, by name; PGD with the settings of the study.
+
+    predict: the network itself, for what is folded or compiled may hide what is looked for.
+    """
+    attack = {"steps": steps, "step_factor": step_factor}
+    once, again = (_survivors(predict, images, labels, threat, seeds, attack, n) for n in (1, 1 + RESTARTS))
+    grey = ThreatModel(threat.norm, 0.5 if threat.norm == "linf" else 0.5 * math.sqrt(images[0].numel()))
+    return {
+        "zero_gradients": _share(_gradient(predict, images, labels, cross_entropy).flatten(1).abs().amax(dim=1) == 0),
+        "saturated_gradients": _saturation(predict, images, labels),
+        "random_output": _difference(predict, images),
+        "probabilities": _share(_distributions(predict, images)),
+        "loss_stalls": _stall(predict, images, labels, threat, steps, step_factor),
+        "large_budget": _survivors(predict, images, labels, grey, seeds, attack, 1),
+        "restarts": once - again,
+    }
+
+
+def verdict(measured: Mapping[str, float], images: int) -> dict[str, Any]:
+    """`sound`, the `flags` that failed, and every check with its value, limit and source; what was not measured is None.
+
+    images: how many were measured. One image alone never fails a check that counts images.
+    """
+    checks = []
+    for name, check in CHECKS.items():
+        limit = check.limit if name in ("random_output", "loss_stalls") else max(check.limit, 1 / images)
+        value = measured.get(name)
+        failed = value is not None and not value <= limit  # so that NaN fails
+        checks.append({"name": name, **asdict(check), "limit": limit, "value": value, "failed": failed})
+    flags = [check["name"] for check in checks if check["failed"]]
+    return {"sound": not flags, "flags": flags, "checks": checks}
+
+
+def _share(where: Tensor) -> float:
+    return float(where.double().mean())
+
+
+def _survivors(
+    predict: Model, images: Images, labels: Labels, threat: ThreatModel, seeds: NoiseSeeds, attack: Mapping[str, Any],
+    restarts: int,
+) -> float:  # fmt: skip
+    found, _ = worst_case(predict, images, labels, threat, seeds, **attack, restarts=restarts)
+    threat.verify(images, found)
+    with torch.no_grad():
+        return _share(margins(predict(found), labels) > 0)
+
+
+def _gradient(predict: Model, images: Images, labels: Labels, loss: Callable[[Logits, Labels], Tensor]) -> Tensor:
+    inputs = images.detach().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(loss(predict(inputs), labels).sum(), inputs)[0]
+
+
+def _saturation(predict: Model, images: Images, labels: Labels) -> float:
+    """Images made of 0 and 1 only, against the same half a grey level inside: a clamp in the network shows as gradients that
+    are there inside and gone at the bound. On margins, so that a saturated softmax is not mistaken for it."""
+    bound = images.round()
+    at, inside = (_gradient(predict, x, labels, margins) for x in (bound, bound.clamp(INSIDE, 1 - INSIDE)))
+    return _share((at == 0) & (inside != 0))
+
+
+@torch.no_grad()
+def _difference(predict: Model, images: Images) -> float:
+    first, second = predict(images), predict(images)
+    return float(((first - second).norm(dim=1) / first.norm(dim=1).clamp_min(1e-10)).max())
+
+
+@torch.no_grad()
+def _distributions(predict: Model, images: Images) -> Tensor:
+    logits = predict(images)
+    return (logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-5)
+
+
+def _stall(
+    predict: Model, images: Images, labels: Labels, threat: ThreatModel, steps: int, step_factor: float
+) -> float:
+    """The share of the growth of the mean cross entropy in one step of the whole budget that all steps together, last iterate,
+    fall short of; 1 where they do not raise it at all."""
+
+    @torch.no_grad()
+    def loss(x: Images) -> float:
+        return float(cross_entropies(predict(x), labels, labels).double().mean())
+
+    def climbed(count: int, size: float) -> float:
+        return loss(pgd(predict, images, labels, threat, images, steps=count, step_size=size)) - loss(images)
+
+    many = climbed(steps, step_factor * threat.epsilon / steps)
+    return 1.0 if many <= 0 else max(0.0, 1 - many / max(many, climbed(1, threat.epsilon)))
