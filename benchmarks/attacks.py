@@ -20,13 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from epsilens import attacks
 from epsilens.attacks import STANDARD, SURVIVED, ThreatModel
@@ -37,7 +37,8 @@ from epsilens.models.folding import Folded
 from epsilens.processes import keep_freed_memory
 from epsilens.types import Samples
 
-NORMS = {"linf": "Linf", "l2": "L2"}
+ROOT = Path(__file__).resolve().parent.parent
+NORMS: dict[str, Literal["Linf", "L2"]] = {"linf": "Linf", "l2": "L2"}
 
 
 def arguments() -> argparse.Namespace:
@@ -93,10 +94,8 @@ def main() -> None:
             started = time.process_time()
             survived[name].append(variants[name](network, samples[rows], threat))
             spent[name].append(time.process_time() - started)
-            print(
-                f"{name:10s} part {turn}: {int(survived[name][-1].sum())} of {len(rows)} survive, {spent[name][-1]:.1f} s of CPU",
-                flush=True,
-            )
+            left, seconds = int(survived[name][-1].sum()), spent[name][-1]
+            print(f"{name:10s} part {turn}: {left} of {len(rows)} survive, {seconds:.1f} s of CPU", flush=True)
     accuracy = {name: float(torch.cat(found).double().mean()) for name, found in survived.items()}
     different = int((torch.cat(survived["ours"]) != torch.cat(survived["reference"])).sum())
     print(

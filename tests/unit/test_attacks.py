@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from epsilens.attacks import ThreatModel, attack_margins, check, clean_margins, margins, pgd, worst_case
+from epsilens.attacks import ThreatModel, attack_margins, bound, check, clean_margins, margins, pgd, worst_case
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.errors import ConfigError, NumericError
 from epsilens.types import Samples
@@ -36,6 +36,14 @@ def seeds(count: int) -> Tensor:
     return torch.arange(count)
 
 
+def attack_config(attacks: dict | None = None, **changes: object) -> AttackConfig:
+    given: dict = {
+        "images": 0, "batch_size": 1, "epsilon": 8.0, "epsilons": {"linf": (8.0,)}, "steps": 1, "step_factor": 1.0,
+        "restarts": 1, "seed": 0, "ensemble": {"images": 0, "attacks": attacks or {"square": {"queries": 5}}},
+    }  # fmt: skip
+    return AttackConfig(**(given | changes))
+
+
 def test_budgets_are_converted_once() -> None:
     assert ThreatModel.of("linf", 8).epsilon == pytest.approx(8 / 255)
     assert ThreatModel.of("l2", 0.5).epsilon == 0.5
@@ -50,11 +58,17 @@ def test_a_wrong_budget_is_an_error(norm: str, budget: float) -> None:
 
 
 def test_all_wrong_budgets_are_named() -> None:
-    attack = AttackConfig(
-        images=0, batch_size=1, epsilon=300, epsilons=(300.0,), steps=1, step_factor=1, restarts=1, seed=0
-    )
-    with pytest.raises(ConfigError, match=r"sweep\.epsilons.*400(.|\n)*attack\.epsilons.*300"):
+    attack = attack_config(epsilon=9, epsilons={"linf": (300.0,), "l2": (1.0,)}, attacks={"apgd_c": {}, "square": {}})
+    with pytest.raises(ConfigError) as found:
         check(ThreatConfig(norm="linf"), attack, (0.0, 400.0))
+    for expected in (
+        "sweep.epsilons: found budget 400",
+        "attack.epsilons.linf: found budget 300",
+        "attack.epsilon: found 9, expected one of attack.epsilons.linf",
+        "did you mean 'apgd_ce'",
+        "attack.ensemble.attacks.square.queries: missing",
+    ):
+        assert expected in str(found.value)
 
 
 def test_linf_pgd_lands_exactly_on_the_worst_case() -> None:
@@ -84,7 +98,7 @@ def test_the_other_class_is_attacked_in_the_other_direction() -> None:
 def test_epsilon_zero_is_clean_bit_for_bit(norm: str) -> None:
     model, x, labels = Linear(), images(), torch.ones(3, dtype=torch.int64)
     threat = ThreatModel.of(norm, 0)
-    found, lowest = worst_case(model, x, labels, threat, seeds(3), steps=5, step_size=0.0, restarts=3)
+    found, lowest = worst_case(model, x, labels, threat, seeds(3), steps=5, step_factor=1.0, restarts=3)
     assert torch.equal(found, x)
     assert torch.equal(lowest, margins(model(x), labels))
 
@@ -110,7 +124,14 @@ def test_worst_case_is_over_iterates_and_restarts() -> None:
     x = torch.full((2, *SHAPE), 0.5, dtype=torch.float64)
     threat = ThreatModel.of("linf", 8)
     found, lowest = worst_case(
-        pocket, x, torch.zeros(2, dtype=torch.int64), threat, seeds(2), steps=8, step_size=0.01, restarts=1
+        pocket,
+        x,
+        torch.zeros(2, dtype=torch.int64),
+        threat,
+        seeds(2),
+        steps=8,
+        step_factor=8 * 0.01 / threat.epsilon,
+        restarts=1,
     )
     assert (lowest < 0).all()
     torch.testing.assert_close(margins(pocket(found), torch.zeros(2, dtype=torch.int64)), lowest)
@@ -123,7 +144,8 @@ def test_more_steps_and_restarts_never_help_the_defender() -> None:
     x, labels, threat = images(20), torch.randint(3, (20,)), ThreatModel.of("linf", 16)
     settings = ((1, 1), (4, 1), (4, 4))
     lowest = [
-        worst_case(network, x, labels, threat, seeds(20), steps=s, step_size=0.02, restarts=r)[1] for s, r in settings
+        worst_case(network, x, labels, threat, seeds(20), steps=s, step_factor=s * 0.02 / threat.epsilon, restarts=r)[1]
+        for s, r in settings
     ]
     assert (lowest[2] <= lowest[1]).all()
     assert lowest[1].mean() < lowest[0].mean()
@@ -133,8 +155,8 @@ def test_more_steps_and_restarts_never_help_the_defender() -> None:
 def test_a_restart_is_the_same_alone_and_in_a_batch() -> None:
     model, x, labels = Linear(), images(), torch.ones(3, dtype=torch.int64)
     threat = ThreatModel.of("l2", 0.25)
-    together, _ = worst_case(model, x, labels, threat, seeds(3), steps=1, step_size=0.01, restarts=3)
-    alone, _ = worst_case(model, x[2:], labels[2:], threat, seeds(3)[2:], steps=1, step_size=0.01, restarts=3)
+    together, _ = worst_case(model, x, labels, threat, seeds(3), steps=1, step_factor=0.04, restarts=3)
+    alone, _ = worst_case(model, x[2:], labels[2:], threat, seeds(3)[2:], steps=1, step_factor=0.04, restarts=3)
     torch.testing.assert_close(together[2:], alone)
 
 
@@ -182,10 +204,7 @@ def test_margins_of_samples_do_not_depend_on_batch_size() -> None:
         torch.zeros(7, *SHAPE[1:], dtype=torch.bool),
         torch.arange(100, 107),
     )
-    config = AttackConfig(
-        images=0, batch_size=3, epsilon=8, epsilons=(8.0,), steps=3, step_factor=1, restarts=2, seed=5
-    )
-    threat = ThreatModel.of("l2", 0.1)
-    whole = attack_margins(model, samples, threat, config.model_copy(update={"batch_size": 7}))
-    torch.testing.assert_close(attack_margins(model, samples, threat, config), whole)
+    threat, attack = ThreatModel.of("l2", 0.1), bound("pgd", {"steps": 3, "step_factor": 1.0, "restarts": 2}, "key")
+    whole, parts = (attack_margins(attack, model, model, samples, threat, seed=5, batch_size=size) for size in (7, 3))
+    torch.testing.assert_close(parts, whole)
     assert (whole <= clean_margins(model, samples, 4) + 1e-6).all()

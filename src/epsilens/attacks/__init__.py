@@ -26,9 +26,27 @@ from epsilens.registry import choose, options
 from epsilens.types import Images
 
 __all__ = [
-    "ATTACKS", "STANDARD", "SURVIVED", "Attack", "Ledger", "ThreatModel", "apgd", "attack_margins", "bound", "check", "check_classes", "clean_margins",
-    "ensemble_name", "fab", "gate_facts", "margins", "open_ledger", "pgd", "run", "worst_case",
-]  # fmt: skip
+    "ATTACKS",
+    "STANDARD",
+    "SURVIVED",
+    "Attack",
+    "Ledger",
+    "ThreatModel",
+    "apgd",
+    "attack_margins",
+    "bound",
+    "check",
+    "check_classes",
+    "clean_margins",
+    "ensemble_name",
+    "fab",
+    "gate_facts",
+    "margins",
+    "open_ledger",
+    "pgd",
+    "run",
+    "worst_case",
+]
 
 
 @dataclass(frozen=True)

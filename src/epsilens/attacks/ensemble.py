@@ -63,7 +63,7 @@ def run(
     """
     for number, attack in enumerate(attacks.values()):
         todo = ((ledger.broken_by == SURVIVED) & (ledger.done <= number)).nonzero().flatten()
-        for part in todo.split(batch_size):
+        for part in todo.split(batch_size) if len(todo) else ():
             found = _judged(attack, search, judge, samples[part], threat, seed)
             ledger.margins[part] = torch.minimum(ledger.margins[part], found)
             ledger.broken_by[part[found <= 0]] = number + 1

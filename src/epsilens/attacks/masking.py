@@ -1,7 +1,7 @@
 """The gate against masked gradients: whether a robust accuracy may be believed (Carlini et al. 2019, arXiv:1902.06705;
 the flags of AutoAttack and RobustBench).
 
-A check is a number, a limit above which it fails, and an entry in `CHECKS`. A new one is measured in `probe` or by the caller.
+A check is a number, a limit above which it fails, and an entry in `CHECKS`; a new one is measured in `probe`.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def _distributions(predict: Model, images: Images) -> Tensor:
 def _stall(
     predict: Model, images: Images, labels: Labels, threat: ThreatModel, steps: int, step_factor: float
 ) -> float:
-    """The share of the growth of the mean cross entropy in one step of the whole budget that all steps together, last iterate,
-    fall short of; 1 where they do not raise it at all."""
+    """What the last iterate lacks of the growth of the mean cross entropy in one step of the whole budget, as a share of
+    that growth; 1 where the last iterate has none."""
 
     @torch.no_grad()
     def loss(x: Images) -> float:

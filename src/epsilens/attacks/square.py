@@ -28,26 +28,24 @@ def square(
 
     An image that is misclassified is left alone from then on. All noise is per image.
     """
-    propose, begin = {"linf": (_linf_proposal, _stripes), "l2": (_l2_proposal, _tiles)}[threat.norm]
-    worst = begin(images, threat, seeds)
+    propose = PROPOSALS[threat.norm]
+    worst = STARTS[threat.norm](images, threat.epsilon, seeds)
     lowest = margins(predict(worst), labels)
     chance = per_image(torch.rand, (queries, 5 + images.shape[1]), seeds, "square").to(images)
     rows = torch.arange(len(images), device=images.device)
-    state = [rows, images, labels, worst, lowest, chance]
+    x, y, best, least = images, labels, worst.clone(), lowest.clone()
     for query in range(queries):
-        if (state[4] <= 0).any():
-            lowest[state[0]], worst[state[0]] = state[4], state[3]
-            state = [column[state[4] > 0] for column in state]
-        rows, x, y, best, least, noise = state
+        if (least <= 0).any():
+            worst[rows], lowest[rows], going = best, least, least > 0
+            rows, x, y, best, least, chance = (column[going] for column in (rows, x, y, best, least, chance))
         if not len(rows):
             break
         side = side_of(query, *images.shape[2:], threat.norm)
-        candidate = propose(x, best, threat.epsilon, side, noise[:, query])
+        candidate = propose(x, best, threat.epsilon, side, chance[:, query])
         margin = margins(predict(candidate), y)
         better = margin < least
-        state[3] = torch.where(better[:, None, None, None], candidate, best)
-        state[4] = torch.where(better, margin, least)
-    lowest[state[0]], worst[state[0]] = state[4], state[3]
+        best, least = torch.where(better[:, None, None, None], candidate, best), torch.where(better, margin, least)
+    worst[rows], lowest[rows] = best, least
     return worst, lowest
 
 
@@ -59,10 +57,10 @@ def side_of(query: int, height: int, width: int, norm: str) -> int:
     return min(side, height, width)
 
 
-def _stripes(images: Images, threat: ThreatModel, seeds: NoiseSeeds) -> Images:
+def _stripes(images: Images, epsilon: float, seeds: NoiseSeeds) -> Images:
     """Every column of every channel moved by the whole budget, up or down."""
     noise = per_image(torch.rand, (images.shape[1], 1, images.shape[3]), seeds, "square", "start").to(images)
-    return (images + threat.epsilon * _signs(noise)).clamp(0, 1)
+    return (images + epsilon * _signs(noise)).clamp(0, 1)
 
 
 def _linf_proposal(images: Images, best: Images, epsilon: float, side: int, chance: Tensor) -> Images:
@@ -73,7 +71,7 @@ def _linf_proposal(images: Images, best: Images, epsilon: float, side: int, chan
     return candidate
 
 
-def _tiles(images: Images, threat: ThreatModel, seeds: NoiseSeeds) -> Images:
+def _tiles(images: Images, epsilon: float, seeds: NoiseSeeds) -> Images:
     """The bumps of `bumps` side by side, as many as fit, up or down in each channel, scaled to the budget."""
     _, channels, height, width = images.shape
     side = max(height // TILES, 1)
@@ -86,7 +84,7 @@ def _tiles(images: Images, threat: ThreatModel, seeds: NoiseSeeds) -> Images:
     delta = torch.zeros_like(images)
     whole = tiles.transpose(3, 4).reshape(len(images), channels, down * side, across * side)
     delta[:, :, top : top + down * side, left : left + across * side] = whole
-    return _within(images, delta, threat.epsilon)
+    return _within(images, delta, epsilon)
 
 
 def _l2_proposal(images: Images, best: Images, epsilon: float, side: int, chance: Tensor) -> Images:
@@ -146,3 +144,7 @@ def _within(images: Images, delta: Tensor, epsilon: float) -> Images:
 
 def _signs(noise: Tensor) -> Tensor:
     return torch.where(noise < 0.5, -1.0, 1.0).to(noise)
+
+
+STARTS = {"linf": _stripes, "l2": _tiles}
+PROPOSALS = {"linf": _linf_proposal, "l2": _l2_proposal}
