@@ -136,7 +136,7 @@ def _security(rows: Sequence[Row], norm: str, trained: str, figure: Figure) -> N
         line = sorted(select(rows, epsilon=epsilon), key=lambda row: row["budget"])
         _line(axes, line, "accuracy", places, f"training ε = {epsilon:g}", styles[f"{epsilon:g}"], along="budget")
     _share_axis(axes)
-    axes.set_title(f"training ε in {unit(trained)}", fontsize=8, fontweight="normal")
+    axes.set_title(f"training ε in {unit(trained)}", loc="left", fontsize=8, fontweight="normal")
     figure.legend(loc="outside lower center", ncols=3)
 
 

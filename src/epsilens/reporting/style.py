@@ -139,7 +139,7 @@ def budget_axis(axes: Axes, budgets: Sequence[float], attack: str, norm: str) ->
     smallest = next(budget for budget in ordered if budget > 0)
     remark = ""
     if crowded(ordered):
-        axes.set_xscale("symlog", base=2, linthresh=smallest, linscale=1)
+        axes.set_xscale("symlog", base=2, linthresh=smallest, linscale=0.5)  # as wide as a doubling
         remark = f", logarithmic above {smallest:g}"
     axes.set_xticks(ordered, [f"{budget:g}" for budget in ordered])
     axes.set_xticks([], minor=True)
