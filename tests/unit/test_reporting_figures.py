@@ -78,6 +78,13 @@ def test_a_network_that_did_not_pass_is_a_cross_and_has_its_place_on_the_axis(dr
     assert legend == ["clean", "PGD, ε = 4", "test b, clean", "did not pass the gate"]
     figures.accuracy(ACCURACY, sound, budget=4.0, norm="linf")
     assert len(drawn["accuracy"].legends[0].get_texts()) == 3
+    figures.accuracy(ACCURACY, [*sound, *(row | {"seed": 1} for row in sound), masked], budget=4.0, norm="linf")
+    offsets = [
+        found.get_offsets().tolist() for found in drawn["accuracy"].axes[0].collections
+        if isinstance(found, PathCollection)
+    ]  # fmt: skip
+    assert sum(points.count([16.0, 0.95]) for points in offsets) == 1  # a cross and no dot
+    assert len(offsets) == 4
 
 
 def test_security_curves_are_lines_of_a_training_budget_along_the_attack_budget(drawn):
