@@ -40,8 +40,8 @@ TABLES = (ACCURACY, NETWORKS, GATES, QUALITY, CURVES)  # lists of flat rows
 
 # Names of files inside the folder of a cell.
 ROWS = "rows.parquet"
-GATE = "gate.json"
 FACTS = "facts.json"
+GATE = "gate.json"
 HISTORY = "history.json"
 MAPS = "maps.safetensors"
 INDEX = "index.parquet"

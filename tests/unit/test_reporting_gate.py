@@ -104,10 +104,16 @@ def test_what_broke_the_images_adds_up():
     rows += [row | {key: value, "broken_by": "square"} for key, value in strange.items()]
     (found,) = breakage_table(pd.DataFrame(rows), selection(GRID, gates((8.0, 1))), norm="linf", budget=8.0)
     assert found == {
-        "epsilon": 8.0, "seed": 1, "n_images": 8, "clean": 0.125, "apgd_ce": 0.25, "apgd_t": 0.0, "fab_t": 0.125,
+        "epsilon": 8.0, "seed": 1, "attack": "autoattack", "n_images": 8, "clean": 0.125, "apgd_ce": 0.25,
+        "apgd_t": 0.0, "fab_t": 0.125,
         "square": 0.0, "new": 0.125, "survived": 0.375, "gate": "gap",
     }  # fmt: skip
     assert breakage_table(pd.DataFrame(rows), selection(GRID, {}), norm="l1", budget=8.0) == []
+    other = pd.DataFrame(rows).replace({"attack": {"autoattack": "ensemble"}})
+    (found,) = breakage_table(other, selection(GRID, {}), norm="linf", budget=8.0)
+    assert list(found) == [
+        "epsilon", "seed", "attack", "n_images", "clean", "apgd_ce", "fab_t", "new", "survived", "gate",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("networks", [((4.0, 1),), ((8.0, 0), (8.0, 1)), ((0.0, 0), (8.0, 1))])
@@ -148,8 +154,8 @@ def test_the_page_names_what_is_left_out_and_why():
     assert "3 training ε × 2 seeds = 6 networks" in text
     assert "1 left out: its accuracies cannot be trusted" in text
     assert (
-        "Left out of all headline numbers: training ε = 4, seed 1: AutoAttack breaks many images that PGD leaves "
-        "whole (PGD-20 minus AutoAttack accuracy: 0.120, limit 0.080)."
+        "Left out of all headline numbers: training ε = 4, seed 1: the ensemble of attacks breaks many images that PGD "
+        "leaves whole (PGD-20 minus AutoAttack accuracy: 0.120, limit 0.080)."
     ) in text
     assert "Training ε = 4 keeps 1 of 2 seeds" in text
     assert "Can these accuracies be trusted?" in text
@@ -176,7 +182,7 @@ def test_where_every_network_fails_all_are_shown_with_a_warning():
     assert '<aside class="cautions alarm"><h3>No network passed the gate</h3>' in text
     assert text.count("Not sound: training ε =") == 4
     assert "Left out" not in text
-    assert "not sound: AutoAttack breaks many images" in text
+    assert "not sound: the ensemble of attacks breaks many images" in text
 
 
 def test_without_a_gate_the_page_says_so():
@@ -230,7 +236,7 @@ def test_the_table_of_the_page_has_a_gap_where_a_network_lacks_a_check():
     assert [check["name"] for check in found["checks"]] == ["gap", "restarts"]
     lines = {(line["epsilon"], line["seed"]): line for line in found["networks"]}
     assert lines[8.0, 0]["cells"] == [None, short["checks"][0]]
-    assert lines[0.0, 1]["verdict"].startswith("left out: AutoAttack breaks many images")
+    assert lines[0.0, 1]["verdict"].startswith("left out: the ensemble of attacks breaks many images")
     assert (lines[0.0, 1]["sound"], lines[0.0, 0]["sound"]) == (False, True)
 
 

@@ -183,3 +183,10 @@ def test_curves_are_flat_and_ordered():
     )
     assert rows[0] == {"epsilon": 0.0, "seed": 0, "epoch": 0, "loss": 1.0}
     assert [(row["epsilon"], row["epoch"]) for row in rows] == [(0.0, 0), (0.0, 1), (8.0, 0)]
+
+
+def test_an_ensemble_that_is_not_autoattack_is_called_so_in_the_summary():
+    attacks = ATTACKS.replace({"attack": {"autoattack": "ensemble"}})
+    found = summary(accuracy_table(attacks, CONFIG), quality_table(SCORES, CONFIG), CONFIG, **HEADLINE)
+    assert found["ensemble"] == {"standard": 0.0, "robust": 0.25}
+    assert "autoattack" not in found

@@ -19,6 +19,7 @@ Network = tuple[float, int]  # training epsilon, seed
 Gates = Mapping[Network, Mapping[str, Any]]  # of each network its gate.json: sound, flags, checks
 
 SOUND, NOT_RUN = "sound", "not run"
+ENSEMBLES = ("autoattack", "ensemble")  # the standard version, and any other set of attacks or numbers
 BREAKERS = ("clean", "apgd_ce", "apgd_t", "fab_t", "square")  # AutoAttack's parts, in the order in which they run
 
 
@@ -94,17 +95,24 @@ def gate_table(chosen: Selection) -> list[Row]:
 
 
 def breakage_table(attacks: pd.DataFrame, chosen: Selection, *, norm: str, budget: float) -> list[Row]:
-    """One row a network: the shares of the images that AutoAttack found wrong, that each of its parts broke, and that
-    survived. They add up to 1."""
-    wanted = {"split": "test", "attack": "autoattack", "norm": norm, "budget": budget}
-    rows = attacks[(attacks[list(wanted)] == pd.Series(wanted)).all(axis=1)]
-    groups: Any = rows.groupby(["epsilon", "seed"])  # the stubs take the keys of groups for scalars
-    others = sorted(set(rows["broken_by"]) - {"", *BREAKERS}) if len(rows) else []
+    """One row a network under an ensemble: the shares of the images that were wrong anyway, that each of its attacks
+    broke first, and that survived. They add up to 1.
+
+    Attacks that broke nothing have no column where the ensemble is not AutoAttack.
+    """
+    rows = attacks[attacks["attack"].isin(ENSEMBLES) & (attacks["split"] == "test")]
+    rows = rows[(rows["norm"] == norm) & (rows["budget"] == budget)]
+    if rows.empty:
+        return []
+    seen = set(rows["broken_by"]) - {""}
+    parts = [name for name in BREAKERS if name == "clean" or name in seen or "autoattack" in set(rows["attack"])]
+    parts += sorted(seen - set(parts))
+    groups: Any = rows.groupby(["epsilon", "seed", "attack"])  # the stubs take the keys of groups for scalars
     found = []
-    for (epsilon, seed), part in groups:
+    for (epsilon, seed, attack), part in groups:
         shares = part["broken_by"].value_counts(normalize=True)
-        known = {"epsilon": float(epsilon), "seed": int(seed), "n_images": len(part)}
-        named = {name: float(shares.get(name, 0.0)) for name in (*BREAKERS, *others)}
+        known = {"epsilon": float(epsilon), "seed": int(seed), "attack": attack, "n_images": len(part)}
+        named = {name: float(shares.get(name, 0.0)) for name in parts}
         ends = {"survived": float(shares.get("", 0.0)), "gate": chosen.verdict((float(epsilon), int(seed)))}
         found.append(known | named | ends)
     return found

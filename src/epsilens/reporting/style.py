@@ -91,7 +91,7 @@ def _control_style(i: int) -> dict[str, Any]:
     } | thin
 
 
-ATTACKS = {"pgd": "PGD", "autoattack": "AutoAttack", "square": "Square"}
+ATTACKS = {"pgd": "PGD", "autoattack": "AutoAttack", "ensemble": "the ensemble", "square": "Square"}
 
 
 def attack_name(attack: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from epsilens.reporting.config import ReportConfig
-from epsilens.reporting.gate import Row, Selection
+from epsilens.reporting.gate import ENSEMBLES, Row, Selection
 from epsilens.reporting.statistics import Cube, Estimates, cube, estimate, image_sets, wilson
 
 History = Sequence[Mapping[str, Any]]
@@ -86,14 +86,15 @@ def at_headline(rows: Sequence[Row], *, norm: str, budget: float) -> list[Row]:
 def summary(
     accuracy: Sequence[Row], quality: Sequence[Row], config: ReportConfig, *, norm: str, budget: float
 ) -> dict[str, Any]:
-    """At most 12 scalars for `dvc exp show`: clean, PGD and AutoAttack accuracy and the headline metrics, of two networks.
+    """At most 12 scalars for `dvc exp show`: accuracy clean, under PGD and under AutoAttack (`ensemble` where it is another
+    set of attacks or other numbers), and the headline metrics, of two networks.
 
     standard is the smallest training epsilon, robust the largest; a study of one epsilon has only one of them.
     Metrics are those of the headline attribution on the commonly correct images. Where that is more than 12, accuracies
     under attack are of the robust network alone.
     """
     reached = at_headline(accuracy, norm=norm, budget=budget)
-    columns = {name: _values(reached, "accuracy", split="test", attack=name) for name in ("clean", "pgd", "autoattack")}
+    columns = {name: _values(reached, "accuracy", split="test", attack=name) for name in ("clean", "pgd", *ENSEMBLES)}
     for metric in config.metrics:
         chosen = {"attribution": config.attribution, "metric": metric, "set": "common"}
         columns[metric] = _values(quality, "mean", **chosen)
@@ -102,7 +103,7 @@ def summary(
 
 
 def _without_attacked_standard(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    attacked = ("pgd", "autoattack")
+    attacked = ("pgd", *ENSEMBLES)
     return {
         name: {"robust": ends["robust"]} if name in attacked and "robust" in ends else ends
         for name, ends in found.items()
@@ -115,9 +116,9 @@ def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:
 
 
 def _order(key: Any) -> tuple[bool, str, int, str, str, float]:
-    """The test split first, clean, PGD and AutoAttack before other attacks, then by norm and budget."""
+    """The test split first, clean, PGD and the ensemble before other attacks, then by norm and budget."""
     split, attack, norm, budget = key
-    first = ("clean", "pgd", "autoattack")
+    first = ("clean", "pgd", *ENSEMBLES)
     return split != "test", split, first.index(attack) if attack in first else len(first), attack, norm, budget
 
 

@@ -21,8 +21,8 @@ class Check:
 
 CHECKS: dict[str, Check] = {
     "gap": Check(
-        "PGD must come close to AutoAttack; where it does not, its accuracy overstates the robustness.",
-        "AutoAttack breaks many images that PGD leaves whole",
+        "PGD must come close to the ensemble of attacks; where it does not, its accuracy overstates the robustness.",
+        "the ensemble of attacks breaks many images that PGD leaves whole",
     ),
     "square": Check(
         "A search that needs no gradients must find hardly anything that attacks with gradients miss.",
