@@ -100,8 +100,8 @@ def breakage_table(attacks: pd.DataFrame, chosen: Selection, *, norm: str, budge
 
     Attacks that broke nothing have no column where the ensemble is not AutoAttack.
     """
-    rows = attacks[attacks["attack"].isin(ENSEMBLES) & (attacks["split"] == "test")]
-    rows = rows[(rows["norm"] == norm) & (rows["budget"] == budget)]
+    headline = (attacks["split"] == "test") & (attacks["norm"] == norm) & (attacks["budget"] == budget)
+    rows = attacks.loc[headline & attacks["attack"].isin(ENSEMBLES)]
     if rows.empty:
         return []
     seen = set(rows["broken_by"]) - {""}
