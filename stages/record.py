@@ -49,7 +49,7 @@ def main() -> None:
     shutil.copytree(artifacts.REPORTS / "figures", folder / "figures")
     shutil.copy(config.PARAMS, folder / "params.yaml")
     shutil.copy(artifacts.SUMMARY, folder / artifacts.SUMMARY.name)
-    for path in (artifacts.ACCURACY, artifacts.QUALITY, artifacts.CURVES):
+    for path in artifacts.TABLES:
         artifacts.write_bytes(folder / f"{path.stem}.csv", as_csv(artifacts.read_json(path)))
     artifacts.write_json(folder / "provenance.json", provenance(study))
     print(f"recorded in {folder}; commit it")

@@ -34,6 +34,12 @@ def gallery(epsilon: str, seed: int) -> tuple[Any, dict[str, bytes]]:
     return artifacts.read_json(folder / artifacts.GALLERY_INDEX), pictures
 
 
+def gates(sweep: SweepConfig) -> dict[tuple[float, int], Any]:
+    """The verdict on each network that has one."""
+    paths = {cell: artifacts.cell(artifacts.ATTACKS, *cell) / artifacts.GATE for cell in sweep.grid()}
+    return {(float(epsilon), seed): artifacts.read_json(p) for (epsilon, seed), p in paths.items() if p.exists()}
+
+
 def installed(package: str) -> str:
     """Its version; a bare machine that computes has no dvc or mlflow."""
     try:
@@ -63,6 +69,7 @@ def main() -> None:
         budget=config.section(raw, "attack", AttackConfig).epsilon,
         attacks=attacks,
         scores=scores,
+        gates=gates(sweep),
         histories={
             (float(epsilon), seed): artifacts.read_json(
                 artifacts.cell(artifacts.MODELS, epsilon, seed) / artifacts.HISTORY
@@ -81,10 +88,8 @@ def main() -> None:
         artifacts.write_bytes(artifacts.REPORTS / name, content)
     for name, frame in (("attacks", attacks), ("scores", scores)):
         artifacts.write_rows(artifacts.REPORTS / "rows" / f"{name}.parquet", frame.to_dict("list"))
-    artifacts.write_json(artifacts.SUMMARY, tables.summary)
-    artifacts.write_json(artifacts.ACCURACY, tables.accuracy)
-    artifacts.write_json(artifacts.QUALITY, tables.quality)
-    artifacts.write_json(artifacts.CURVES, tables.curves)
+    for path in (artifacts.SUMMARY, *artifacts.TABLES):
+        artifacts.write_json(path, getattr(tables, path.stem))
     print(f"report: {artifacts.REPORTS / 'index.html'}")
 
 

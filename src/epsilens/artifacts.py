@@ -35,6 +35,9 @@ SUMMARY = METRICS / "summary.json"
 ACCURACY = METRICS / "accuracy.json"
 QUALITY = METRICS / "quality.json"
 CURVES = METRICS / "curves.json"
+NETWORKS = METRICS / "networks.json"
+GATES = METRICS / "gate.json"
+TABLES = (ACCURACY, NETWORKS, GATES, QUALITY, CURVES)  # lists of flat rows
 
 # Names of files inside the folder of a cell.
 ROWS = "rows.parquet"

@@ -22,7 +22,15 @@ def test_everything_is_there_and_up_to_date(reproduced: Project) -> None:
     assert reproduced.run("dvc", "status").strip().endswith("up to date.")
     assert reproduced.repro() == set()
     summary = json.loads((reproduced.folder / "metrics/summary.json").read_text(encoding="utf-8"))
-    assert set(summary) == {"clean", "pgd", "gini", "direction_sensitivity", "relevance_mass_corrected", "road_gap"}
+    assert set(summary) == {
+        "clean",
+        "pgd",
+        "autoattack",
+        "gini",
+        "direction_sensitivity",
+        "relevance_mass_corrected",
+        "road_gap",
+    }
     assert "<svg" in (reproduced.folder / "reports/index.html").read_text(encoding="utf-8")
     rows = pq.read_table(reproduced.folder / "reports/rows/scores.parquet")
     assert rows.num_rows == 2 * 8 * 2 * 4  # networks, images, methods, metrics

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from epsilens.reporting import figures
@@ -26,8 +27,8 @@ def drawn(monkeypatch):
     return sheets
 
 
-def accuracy(epsilon, split, attack, budget, value):
-    return {"epsilon": epsilon, "split": split, "attack": attack, "budget": budget, "accuracy": value,
+def accuracy(epsilon, split, attack, budget, value, norm="linf"):
+    return {"epsilon": epsilon, "split": split, "attack": attack, "norm": norm, "budget": budget, "accuracy": value,
             "low": value - 0.1, "high": value + 0.05}  # fmt: skip
 
 
@@ -52,26 +53,85 @@ def lines(axes):
 
 
 def test_accuracy_lines_show_the_headline_budget_only(drawn):
-    rows = [*ACCURACY, accuracy(8.0, "test", "square", 2.0, 0.1)]
-    networks = [row | {"seed": seed} for row in rows for seed in (0, 1)]
+    other = [accuracy(8.0, "test", "square", 2.0, 0.1), accuracy(8.0, "test", "pgd", 4.0, 0.33, "l2")]
+    rows = [*ACCURACY, *other, accuracy(8.0, "test", "autoattack", 4.0, 0.65)]
+    networks = [row | {"seed": seed, "gate": "sound"} for row in rows for seed in (0, 1)]
     figures.accuracy(rows, networks, budget=4.0, norm="linf")
     (axes,) = drawn["accuracy"].axes
     shown = {label: line.get_ydata().tolist() for label, line in lines(axes).items()}
-    assert shown == {"clean": [0.9, 0.8], "PGD, ε = 4": [0.2, 0.7], "test b, clean": [0.5, 0.6]}
+    assert shown == {
+        "clean": [0.9, 0.8], "PGD, ε = 4": [0.2, 0.7], "test b, clean": [0.5, 0.6], "AutoAttack, ε = 4": [0.65]
+    }  # fmt: skip
     assert axes.get_xlabel() == "training ε (1/255, L∞)"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "8"]
 
 
+def test_a_network_that_did_not_pass_is_a_cross_and_has_its_place_on_the_axis(drawn):
+    sound = [row | {"seed": 0, "gate": "sound"} for row in ACCURACY]
+    masked = accuracy(16.0, "test", "pgd", 4.0, 0.95) | {"seed": 0, "gate": "gap, square"}
+    figures.accuracy(ACCURACY, [*sound, masked], budget=4.0, norm="linf")
+    (axes,) = drawn["accuracy"].axes
+    crosses = [found for found in axes.collections if isinstance(found, PathCollection)]
+    assert [found.get_offsets().tolist() for found in crosses] == [[[16.0, 0.95]]]  # one seed: no dots but the cross
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "8", "16"]
+    legend = [text.get_text() for text in drawn["accuracy"].legends[0].get_texts()]
+    assert legend == ["clean", "PGD, ε = 4", "test b, clean", "did not pass the gate"]
+    figures.accuracy(ACCURACY, sound, budget=4.0, norm="linf")
+    assert len(drawn["accuracy"].legends[0].get_texts()) == 3
+    figures.accuracy(ACCURACY, [*sound, *(row | {"seed": 1} for row in sound), masked], budget=4.0, norm="linf")
+    offsets = [
+        found.get_offsets().tolist() for found in drawn["accuracy"].axes[0].collections
+        if isinstance(found, PathCollection)
+    ]  # fmt: skip
+    assert sum(points.count([16.0, 0.95]) for points in offsets) == 1  # a cross and no dot
+    assert len(offsets) == 4
+
+
+def test_security_curves_are_lines_of_a_training_budget_along_the_attack_budget(drawn):
+    budgets = {0.0: (0.9, 0.8), 1.0: (0.3, 0.75), 8.0: (0.1, 0.4), 128.0: (0.0, 0.01)}
+    rows = [
+        accuracy(e, "test", "pgd", b, values[e == 8.0])
+        for b, values in reversed(budgets.items()) for e in (8.0, 0.0)
+    ]  # fmt: skip
+    strange = [accuracy(0.0, "test", "pgd", 2.0, 0.5, "l2"), accuracy(0.0, "test", "square", 2.0, 0.5)]
+    figures.security([*rows, *strange, *ACCURACY[5:]], norm="linf", trained="l2")
+    (axes,) = drawn["security-linf"].axes
+    shown = {label: line.get_xydata().tolist() for label, line in lines(axes).items()}
+    assert shown == {
+        f"training ε = {e}": [[b, values[e == 8]] for b, values in budgets.items()] for e in (0, 8)
+    }  # fmt: skip
+    assert axes.collections[0].get_datalim(axes.transData).intervaly.tolist() == pytest.approx([-0.1, 0.95])
+    assert axes.get_xscale() == "symlog"
+    places = axes.transData.transform([[b, 0] for b in (0, 1, 2, 128)])[:, 0]
+    assert (places[2] - places[1]) == pytest.approx((places[3] - places[1]) / 7)  # a step for each doubling
+    assert (places[1] - places[0]) == pytest.approx(places[2] - places[1], rel=0.01)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "8", "128"]
+    assert axes.get_xlabel() == "attack ε of PGD (1/255, L∞), logarithmic above 1"
+    assert axes.get_title(loc="left") == "training ε in L2"
+
+
+def test_a_security_curve_of_even_budgets_is_to_scale_and_one_of_one_budget_is_none(drawn):
+    figures.security(ACCURACY, norm="linf", trained="linf")
+    (axes,) = drawn["security-linf"].axes
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("linear", "attack ε of PGD (1/255, L∞)")
+    assert figures.security(ACCURACY[:4], norm="linf", trained="linf") is None
+    assert figures.security(ACCURACY, norm="l2", trained="linf") is None
+
+
 def test_matrix_rows_are_training_budgets_and_columns_attack_budgets(drawn):
-    figures.matrix(ACCURACY, attack="pgd", norm="l2")
-    (axes,) = drawn["matrix"].axes
+    rows = [row | {"norm": "l2"} if row["attack"] == "pgd" else row for row in ACCURACY]
+    figures.matrix([*rows, accuracy(0.0, "test", "pgd", 2.0, 0.33)], attack="pgd", norm="l2", trained="linf")
+    (axes,) = drawn["matrix-pgd-l2"].axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("attack ε of PGD (L2)", "training ε (1/255, L∞)")
     cells = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
     assert cells == {(0.5, 0.5): "90.0", (0.5, 1.5): "–", (0.5, 2.5): "20.0",
                      (1.5, 0.5): "80.0", (1.5, 1.5): "75.0", (1.5, 2.5): "70.0"}  # fmt: skip
     assert [text.get_text() for text in axes.get_xticklabels()] == ["clean", "2", "4"]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["0", "8"]
     assert axes.yaxis_inverted()
-    assert figures.matrix(ACCURACY, attack="square", norm="l2") is None
+    assert figures.matrix(ACCURACY, attack="square", norm="linf", trained="linf") is None
+    assert figures.matrix(ACCURACY, attack="pgd", norm="l2", trained="linf") is None
+    assert figures.matrix(ACCURACY[:4], attack="pgd", norm="linf", trained="linf") is None  # one budget is no matrix
 
 
 def test_metric_shows_methods_with_intervals_controls_without_and_chance(drawn):

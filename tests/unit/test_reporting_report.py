@@ -60,12 +60,17 @@ def gallery(epsilon, images, label):
 
 
 def attack_rows(rng, epsilon, seed, images):
-    wanted = [("test", "clean", 0.0, 0.97 - epsilon / 100), ("test_without_cue", "clean", 0.0, 0.6 + epsilon / 50)]
-    wanted += [("test", "pgd", b, max(0.02, 0.95 - b / (epsilon + 2) / 2)) for b in (2.0, 8.0)]
-    for split, attack, budget, rate in wanted:
+    clean = 0.97 - epsilon / 100
+    wanted = [("test", "clean", "linf", 0.0, clean), ("test_without_cue", "clean", "linf", 0.0, 0.6 + epsilon / 50)]
+    wanted += [("test", "pgd", "linf", b, max(0.02, clean - b / (epsilon + 2) / 2)) for b in (0.0, 2.0, 8.0, 128.0)]
+    wanted += [("test", "pgd", "l2", b, max(0.02, clean - b / 2)) for b in (0.0, 0.5, 8.0)]
+    wanted += [("test", "autoattack", "linf", 8.0, 0.01 + epsilon / 20)]
+    for split, attack, norm, budget, rate in wanted:
         for image, lucky in enumerate(rng.random(images) < rate):
+            broken_by = "" if lucky else ("clean", "apgd_ce", "apgd_t")[image % 3] if attack == "autoattack" else attack
             yield {"study": "s", "epsilon": epsilon, "seed": seed, "split": split, "image": image, "attack": attack,
-                   "budget": budget, "correct": bool(lucky), "margin": 0.5}  # fmt: skip
+                   "norm": norm, "budget": budget, "correct": bool(lucky), "margin": 0.5,
+                   "broken_by": broken_by}  # fmt: skip
 
 
 def score_rows(rng, epsilon, seed, images, masks):
@@ -89,6 +94,21 @@ def history(epsilon, seed):
     ]  # fmt: skip
 
 
+def gate(value=0.03, label="PGD-20 minus AutoAttack accuracy"):
+    checks = [
+        {
+            "name": "gap",
+            "label": label,
+            "value": value,
+            "limit": 0.08,
+            "failed": value > 0.08,
+            "source": "Somebody 2020",
+        },
+        {"name": "restarts", "label": "More starts", "value": None, "limit": 0.02, "failed": False, "source": "-"},
+    ]
+    return {"sound": value <= 0.08, "flags": ["gap"] if value > 0.08 else [], "checks": checks}
+
+
 def study(epsilons=(0.0, 1.0, 4.0, 8.0), seeds=(0, 1), images=40, masks=True, label="disk", pictures=2):
     rng = np.random.default_rng(0)
     grid = [(e, s) for e in epsilons for s in seeds]
@@ -99,6 +119,7 @@ def study(epsilons=(0.0, 1.0, 4.0, 8.0), seeds=(0, 1), images=40, masks=True, la
         budget=8.0,
         attacks=pd.DataFrame([row for e, s in grid for row in attack_rows(rng, e, s, images)]),
         scores=pd.DataFrame([row for e, s in grid for row in score_rows(rng, e, s, images, masks)]),
+        gates={cell: gate() for cell in grid},
         histories={cell: history(*cell) for cell in grid},
         facts={
             "metrics": {name: fact | {"source": "Nobody 2020, arXiv:0000.00000"} for name, fact in METRICS.items()},
@@ -154,10 +175,13 @@ def test_files_of_the_report():
     files = built(study())
     assert sorted(files) == [
         "figures/accuracy.svg",
-        "figures/matrix-pgd.svg",
+        "figures/matrix-pgd-l2.svg",
+        "figures/matrix-pgd-linf.svg",
         "figures/metric-gini.svg",
         "figures/metric-mass.svg",
         "figures/metric-sensitivity.svg",
+        "figures/security-l2.svg",
+        "figures/security-linf.svg",
         "figures/trade-off-gini.svg",
         "figures/trade-off-mass.svg",
         "figures/training.svg",
@@ -174,7 +198,7 @@ def test_the_page_loads_nothing_and_its_ids_are_unique():
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.loaded)
     assert len(page.ids) == len(set(page.ids))
     assert {address[1:] for address in page.loaded if address.startswith("#")} <= set(page.ids)
-    assert page.tags.count("svg") == 8
+    assert page.tags.count("svg") == 11
 
 
 def test_whatever_comes_from_data_is_escaped():
@@ -182,8 +206,10 @@ def test_whatever_comes_from_data_is_escaped():
     facts = {"metrics": dict(inputs.facts["metrics"]), "attributions": dict(inputs.facts["attributions"])}
     facts["metrics"]["gini"] = METRICS["gini"] | {"label": EVIL, "family": EVIL, "source": EVIL}
     facts["attributions"]["gradient"] = {"kind": "method", "label": f"--> {EVIL} $", "source": EVIL}
-    attacks = inputs.attacks.replace({"split": {"test_without_cue": EVIL}})
-    html = built(replace(inputs, facts=facts, attacks=attacks))["index.html"].decode()
+    attacks = inputs.attacks.replace({"split": {"test_without_cue": EVIL}, "broken_by": {"apgd_t": EVIL}})
+    bad = gate(0.5, EVIL) | {"flags": ["gap", EVIL]}
+    gates = inputs.gates | {(8.0, 1): bad | {"checks": [check | {"source": EVIL} for check in bad["checks"]]}}
+    html = built(replace(inputs, facts=facts, attacks=attacks, gates=gates))["index.html"].decode()
     assert EVIL not in html
     assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;" in html
     assert "Made up &amp; &lt;small&gt;" in html
@@ -243,7 +269,7 @@ def test_no_history_no_attack_and_no_common_image():
         replace(inputs, histories={}, attacks=inputs.attacks[inputs.attacks["attack"] == "clean"], scores=scores)
     )
     assert "figures/training.svg" not in files
-    assert "figures/matrix-pgd.svg" not in files
+    assert not [name for name in files if "matrix" in name or "security" in name]
     assert "figures/trade-off-gini.svg" not in files
     assert "headline set is empty" in files["index.html"].decode()
 
@@ -270,8 +296,10 @@ def test_a_headline_that_was_not_scored_is_an_error_that_lists_the_scored():
         tabulate(study(images=2), config)
     assert "report.metrics: found 'ginny', scored are gini, sensitivity, mass" in str(caught.value)
     assert "report.attribution: found 'lrp'" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"attack.epsilon: found 3, attacked with \[2.0, 8.0\]"):
+    with pytest.raises(ConfigError, match=r"attack.epsilon: found 3, attacked with \[2.0, 8.0, 128.0\] in linf"):
         tabulate(replace(study(images=2), budget=3.0), CONFIG)
+    with pytest.raises(ConfigError, match=r"found 2, attacked with \[0.5, 8.0\] in l2"):  # 2 is a budget in linf alone
+        tabulate(replace(study(images=2), budget=2.0, norm="l2"), CONFIG)
 
 
 def test_a_score_without_facts_is_an_error():
@@ -283,7 +311,7 @@ def test_a_score_without_facts_is_an_error():
 
 def test_tables_are_json_with_nothing_but_flat_rows():
     tables = tabulate(study(masks=False), CONFIG)
-    for rows in (tables.accuracy, tables.networks, tables.quality, tables.curves):
+    for rows in (tables.accuracy, tables.networks, tables.gate, tables.broken, tables.quality, tables.curves):
         assert rows
         json.dumps(rows)
         assert all(isinstance(value, str | int | float | bool | None) for row in rows for value in row.values())

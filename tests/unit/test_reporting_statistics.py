@@ -13,6 +13,7 @@ from epsilens.reporting.statistics import (
     network_means,
     resampled_means,
     resampling_weights,
+    wilson,
 )
 
 OPTIONS = {"samples": 4000, "seed": 3, "confidence": 0.9}
@@ -34,6 +35,7 @@ def test_cube_places_unsorted_rows_by_their_names():
     assert found.epsilons == [0.0, 8.0]
     assert found.seeds == [0, 1]
     assert found.columns == [("b",), ("a",)]
+    assert found.n_seeds == [2, 1]
     assert found.values.shape == (2, 2, 3, 2)
     assert found.values[1, 1, 2, 0] == -1.5
     assert found.values[0, 0, 0, 1] == 2.0
@@ -58,6 +60,22 @@ def test_image_sets():
     assert sets["common"].tolist() == [[[True, False, False, False]], [[True, False, False, False]]]
     assert sets["own"].tolist() == [[[True, True, False, False]], [[True, False, False, True]]]
     assert next(iter(sets)) == "common"
+
+
+def test_a_network_that_is_not_there_shrinks_no_set_and_is_in_none():
+    correct = np.array([[[1, 1, 0]], [[1, 0, 1]], [[np.nan] * 3]])  # [3, 1, 3]
+    sets = image_sets(correct)
+    assert sets["common"][:, 0].tolist() == [[True, False, False], [True, False, False], [False] * 3]
+    assert not any(members[2].any() for members in sets.values())
+    assert not image_sets(correct[2:])["common"].any()
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 12), (12, 12), (3, 40), (731, 1000), (1, 1)])
+def test_wilson_is_its_closed_form(right, images):
+    z, share = 1.6448536269514722, right / images  # the 0.95 quantile of the normal distribution
+    middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z / (1 + z**2 / images) * (share * (1 - share) / images + z**2 / (4 * images**2)) ** 0.5
+    assert wilson(right, images, 0.9) == pytest.approx((middle - half, middle + half), abs=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

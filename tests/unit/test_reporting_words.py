@@ -32,7 +32,7 @@ def quality(difference, low, high, *, start=0.5, n=40, nan=0, n_seeds=2, epsilon
 
 
 def headline(*change, **parts):
-    return headlines([], quality(*change, **parts), FACTS, CONFIG, 8.0)[0]
+    return headlines([], quality(*change, **parts), FACTS, CONFIG, norm="linf", budget=8.0)[0]
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,27 @@ def test_one_epsilon_and_undefined_headlines():
 
 
 def test_accuracy_changes_are_in_points():
-    row = {"split": "test_without_cue", "attack": "clean", "budget": 0.0, "n_images": 9, "low": 0.1, "high": 0.9}
+    row = {"split": "test_without_cue", "attack": "clean", "norm": "linf", "budget": 0.0, "n_images": 9}
+    row |= {"low": 0.1, "high": 0.9}
     change = {"difference": -0.25, "difference_low": -0.3, "difference_high": -0.2}
     rows = [row | {"epsilon": 0.0, "accuracy": 0.75}, row | {"epsilon": 8.0, "accuracy": 0.5} | change]
-    found = headlines(rows, quality(0.2, 0.1, 0.3), FACTS, CONFIG, 8.0)[0]
+    attacked = row | {"split": "test", "attack": "autoattack", "budget": 8.0, "epsilon": 8.0, "accuracy": 0.5}
+    others = [attacked, attacked | {"norm": "l2"}, attacked | {"budget": 4.0}]
+    cards = headlines([*rows, *others], quality(0.2, 0.1, 0.3), FACTS, CONFIG, norm="linf", budget=8.0)
+    assert [card.title for card in cards[1:-1]] == ["Accuracy under AutoAttack, ε = 8"]
+    assert "one training ε" in cards[1].sentence  # one row: neither the other norm nor the other budget
+    found = cards[0]
     assert found.title == "Clean accuracy, test without cue"
     assert found.values == "75.0 % → 50.0 %"
     assert found.sentence.startswith("Falls by 25.0 points")
     assert "interval 20.0 to 30.0" in found.sentence
+
+
+def test_a_difference_of_networks_that_share_no_seed_has_no_interval():
+    sentence = headline(0.2, math.nan, math.nan).sentence
+    assert sentence == (
+        "Differs by 0.200 from training ε\xa0=\xa00 to ε\xa0=\xa08; no interval, because the two share no seed."
+    )
 
 
 def test_cautions_say_what_is_missing():

@@ -57,10 +57,12 @@ def write_network(folder: Path, epsilon: str, seed: int) -> None:
     attack_rows = {
         "split": ["test", "test", "test", "test", "official_test", "test"],
         "attack": ["pgd", "clean", "clean", "pgd", "clean", "pgd"],
-        "budget": [8.0, 0.0, 0.0, 8.0, 0.0, 0.5],
+        "norm": ["linf", "linf", "linf", "linf", "linf", "l2"],
+        "budget": [8.0, 0.0, 0.0, 8.0, 0.0, 8.0],
         "correct": [False, True, False, True, True, False],
     }
     artifacts.write_rows(attacks / "rows.parquet", attack_rows)
+    artifacts.write_json(attacks / "gate.json", {"sound": seed == 0, "flags": [], "checks": []})
     score_rows = {
         "attribution": ["gradient", "sobel", "gradient", "gradient", "random", "gradient"],
         "metric": ["gini"] * 6,
@@ -85,7 +87,7 @@ def make_state(folder: Path, grid: Grid = GRID) -> PipelineState:
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
     artifacts.write_json(folder / artifacts.MANIFEST, {"name": "shapes"})
     artifacts.write_json(folder / artifacts.SUMMARY, {"clean": {"eps=8": 0.75}, "undefined": float("nan"), "note": "n"})
-    for path in (artifacts.ACCURACY, artifacts.QUALITY, artifacts.CURVES):
+    for path in artifacts.TABLES:
         artifacts.write_json(folder / path, [])
     artifacts.write_bytes(folder / artifacts.REPORTS / "index.html", b"<html>")
     artifacts.write_bytes(folder / artifacts.REPORTS / "figures" / "trade-off.svg", b"<svg/>")
@@ -211,11 +213,12 @@ class TestMirror:
         finals = {name: v for name, v in run.data.metrics.items() if "." in name}
         assert finals == {
             "accuracy.test.clean": 0.5,
-            "accuracy.test.pgd.8": 0.5,
-            "accuracy.test.pgd.0.5": 0.0,
+            "accuracy.test.pgd.linf.8": 0.5,
+            "accuracy.test.pgd.l2.8": 0.0,
             "accuracy.official_test.clean": 1.0,
             "score.gradient.gini": 0.375,  # the mean without the NaN
             "score.sobel.gini": 0.125,
+            "gate.sound": 0.0,
         }
         assert curve(home, run, "loss") == [(1, 2.5), (2, 1.25), (3, 0.75)]
         assert curve(home, run, "validation_accuracy") == [(1, 0.5), (3, 0.875)]

@@ -12,8 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from epsilens.reporting.style import COLOURS, INK, epsilon_axis, method_styles, plain, render, unit
-from epsilens.reporting.tables import Row, select
+from epsilens.reporting.gate import Row, is_masked
+from epsilens.reporting.style import (
+    COLOURS,
+    INK,
+    attack_name,
+    budget_axis,
+    epsilon_axis,
+    method_styles,
+    plain,
+    render,
+    unit,
+)
+from epsilens.reporting.tables import at_headline, select
 
 Facts = Mapping[str, Any]
 
@@ -21,41 +32,58 @@ Facts = Mapping[str, Any]
 def accuracy(rows: Sequence[Row], networks: Sequence[Row], *, budget: float, norm: str) -> bytes:
     """Accuracy against training epsilon: clean, each attack at the headline budget, and each extra test split.
 
-    `networks` holds the accuracy of each network; they are the small dots.
+    `networks` holds the accuracy of each network: small dots, and crosses for those that did not pass the gate.
     """
-    return render("accuracy", (5.2, 3.9), partial(_accuracy, rows, networks, budget, norm))
+    reached, single = (at_headline(table, norm=norm, budget=budget) for table in (rows, networks))
+    return render("accuracy", (5.2, 3.9), partial(_accuracy, reached, single, budget, norm))
 
 
 def _accuracy(rows: Sequence[Row], networks: Sequence[Row], budget: float, norm: str, figure: Figure) -> None:
     axes = figure.add_subplot()
-    places = epsilon_axis(axes, [row["epsilon"] for row in rows], norm)
-    headline = [row for row in rows if row["attack"] == "clean" or row["budget"] == budget]
-    kinds = list(dict.fromkeys((row["split"], row["attack"]) for row in headline))
+    places = epsilon_axis(axes, [row["epsilon"] for row in (*rows, *networks)], norm)
+    kinds = list(dict.fromkeys((row["split"], row["attack"]) for row in rows))
     names = {kind: _accuracy_name(*kind, budget) for kind in kinds}
     styles = method_styles(list(names.values()), set())
     for (split, attack), name in names.items():
-        chosen = {"split": split, "attack": attack} | ({} if attack == "clean" else {"budget": budget})
-        _line(axes, select(rows, **chosen), "accuracy", places, plain(name), styles[name])
-        dots = select(networks, **chosen)
-        if len({row["seed"] for row in dots}) > 1:
-            x, y = [places[row["epsilon"]] for row in dots], [row["accuracy"] for row in dots]
-            axes.scatter(x, y, s=7, color=styles[name]["color"], alpha=0.75, linewidths=0, zorder=3)
+        _line(axes, select(rows, split=split, attack=attack), "accuracy", places, plain(name), styles[name])
+        _dots(axes, select(networks, split=split, attack=attack), places, styles[name]["color"])
+    _share_axis(axes)
+    marked = [Line2D([], [], color=INK, linestyle="", marker="x", markersize=5, label="did not pass the gate")]
+    shown = [*axes.get_legend_handles_labels()[0], *(marked if any(map(is_masked, networks)) else [])]
+    figure.legend(handles=shown, loc="outside lower center", ncols=2)
+
+
+def _dots(axes: Axes, networks: Sequence[Row], places: Mapping[float, float], colour: str) -> None:
+    """Single networks; dots of the only seed would repeat the line."""
+    masked = [row for row in networks if is_masked(row)]
+    sound = [row for row in networks if not is_masked(row)]
+    if len({row["seed"] for row in sound}) > 1:
+        x, y = [places[row["epsilon"]] for row in sound], [row["accuracy"] for row in sound]
+        axes.scatter(x, y, s=7, color=colour, alpha=0.75, linewidths=0, zorder=3)
+    if masked:
+        x, y = [places[row["epsilon"]] for row in masked], [row["accuracy"] for row in masked]
+        axes.scatter(x, y, s=26, color=colour, marker="x", linewidths=1.2, zorder=4)
+
+
+def _share_axis(axes: Axes) -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.set_ylabel("accuracy")
-    figure.legend(loc="outside lower center", ncols=2)
 
 
 def _accuracy_name(split: str, attack: str, budget: float) -> str:
     words = split.replace("_", " ")
-    name = "clean" if attack == "clean" else f"{attack.upper()}, ε = {budget:g}"
+    name = "clean" if attack == "clean" else f"{attack_name(attack)}, ε = {budget:g}"
     return name if split == "test" else f"{words}, {name}"
 
 
-def matrix(rows: Sequence[Row], *, attack: str, norm: str) -> bytes | None:
-    """Training epsilon by attack budget on the test split, as numbers on a heat map; None without such rows."""
-    attacked = select(rows, split="test", attack=attack)
-    if not attacked:
+def matrix(rows: Sequence[Row], *, attack: str, norm: str, trained: str) -> bytes | None:
+    """Training epsilon by attack budget in `norm` on the test split, as numbers on a heat map.
+
+    trained: the norm of training epsilons. None where there are fewer than two budgets.
+    """
+    attacked = select(rows, split="test", attack=attack, norm=norm)
+    if len({row["budget"] for row in attacked}) < 2:
         return None
     cells = {(row["epsilon"], 0.0): row["accuracy"] for row in select(rows, split="test", attack="clean")}
     # An attack of budget 0 is the clean accuracy on the attacked images alone: it goes first.
@@ -63,11 +91,13 @@ def matrix(rows: Sequence[Row], *, attack: str, norm: str) -> bytes | None:
     epsilons, budgets = (sorted(set(axis)) for axis in zip(*cells, strict=True))
     values = np.array([[cells.get((e, b), np.nan) for b in budgets] for e in epsilons])
     size = (1.9 + 0.62 * len(budgets), 1.3 + 0.42 * len(epsilons))
-    return render("matrix", size, partial(_matrix, values, epsilons, budgets, attack, norm))
+    across = f"attack ε of {plain(attack_name(attack))} ({unit(norm)})"
+    labels = (across, f"training ε ({unit(trained)})")
+    return render(f"matrix-{attack}-{norm}", size, partial(_matrix, values, epsilons, budgets, labels))
 
 
 def _matrix(
-    values: np.ndarray, epsilons: list[float], budgets: list[float], attack: str, norm: str, figure: Figure
+    values: np.ndarray, epsilons: list[float], budgets: list[float], labels: tuple[str, str], figure: Figure
 ) -> None:
     axes = figure.add_subplot()
     axes.grid(False)
@@ -80,8 +110,34 @@ def _matrix(
     axes.set_xticks(np.arange(len(budgets)) + 0.5, ["clean" if b == 0 else f"{b:g}" for b in budgets])
     axes.set_yticks(np.arange(len(epsilons)) + 0.5, [f"{e:g}" for e in epsilons])
     axes.invert_yaxis()
-    axes.set_xlabel(f"attack ε of {plain(attack.upper())} ({unit(norm)})")
-    axes.set_ylabel("training ε")
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+
+
+def security(rows: Sequence[Row], *, norm: str, trained: str) -> bytes | None:
+    """Accuracy under PGD against the attack budget in `norm`, a line a training epsilon, on the test split.
+
+    What a security evaluation should show (Carlini et al. 2019, arXiv:1902.06705): accuracy falls with the budget, and
+    to nothing at a large one. trained: the norm of training epsilons. None where there are fewer than two budgets.
+    """
+    attacked = select(rows, split="test", attack="pgd", norm=norm)
+    if len({row["budget"] for row in attacked}) < 2:
+        return None
+    return render(f"security-{norm}", (5.2, 3.9), partial(_security, attacked, norm, trained))
+
+
+def _security(rows: Sequence[Row], norm: str, trained: str, figure: Figure) -> None:
+    axes = figure.add_subplot()
+    epsilons = sorted({row["epsilon"] for row in rows})
+    styles = method_styles([f"{epsilon:g}" for epsilon in epsilons], set())
+    places = {row["budget"]: row["budget"] for row in rows}
+    budget_axis(axes, list(places), "pgd", norm)
+    for epsilon in epsilons:
+        line = sorted(select(rows, epsilon=epsilon), key=lambda row: row["budget"])
+        _line(axes, line, "accuracy", places, f"training ε = {epsilon:g}", styles[f"{epsilon:g}"], along="budget")
+    _share_axis(axes)
+    axes.set_title(f"training ε in {unit(trained)}", loc="left", fontsize=8, fontweight="normal")
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def metric(rows: Sequence[Row], name: str, facts: Facts, *, norm: str) -> bytes:
@@ -118,9 +174,16 @@ def better(described: Facts) -> str:
 
 
 def _line(
-    axes: Axes, rows: Sequence[Row], value: str, places: Mapping[float, float], label: str, style: dict[str, Any]
+    axes: Axes,
+    rows: Sequence[Row],
+    value: str,
+    places: Mapping[float, float],
+    label: str,
+    style: dict[str, Any],
+    *,
+    along: str = "epsilon",
 ) -> None:
-    x, y, low, high = np.array([[places[row["epsilon"]], row[value], row["low"], row["high"]] for row in rows]).T
+    x, y, low, high = np.array([[places[row[along]], row[value], row["low"], row["high"]] for row in rows]).T
     axes.plot(x, y, label=label, **style)
     if style["color"] in COLOURS:  # the intervals of the controls would cover those of the methods
         axes.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0)

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from epsilens.reporting.gate import is_masked
 from epsilens.reporting.words import number, percent
 
 ROOM = Path(__file__).parent
@@ -24,6 +25,7 @@ def render(content: Mapping[str, Any]) -> bytes:
         loader=FileSystemLoader(ROOM), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "percent": percent, "epsilon": "{:g}".format}
+    environment.tests["masked"] = is_masked  # a row of the tables that have a column `gate`
     style, script = ((ROOM / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     figures = {name: Markup(_inline(svg)) for name, svg in content["figures"].items()}
     page = environment.get_template(TEMPLATE).render(

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from epsilens.errors import ConfigError, DataError
-from epsilens.reporting import figures, page, words
+from epsilens.reporting import figures, page, trust, words
 from epsilens.reporting.config import ReportConfig, StudyConfig
 from epsilens.reporting.gallery import Gallery, arrange
+from epsilens.reporting.gate import Gates, Row, Selection, breakage_table, gate_table, selection
 from epsilens.reporting.style import unit
 from epsilens.reporting.tables import (
     History,
-    Row,
     accuracy_table,
     curves_table,
     network_accuracies,
@@ -29,13 +29,17 @@ from epsilens.reporting.tables import (
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage has read. `galleries` (by training epsilon, of the first seed) and `histories` may be empty."""
+    """What the stage has read.
+
+    `galleries` (by training epsilon, of the first seed), `histories` and `gates` may be empty.
+    """
 
     study: StudyConfig
-    norm: str
+    norm: str  # of training epsilons and of the headline
     budget: float  # the headline attack budget
     attacks: pd.DataFrame
     scores: pd.DataFrame
+    gates: Gates
     histories: Mapping[tuple[float, int], History]
     facts: Mapping[str, Any]
     manifest: Mapping[str, Any]
@@ -46,23 +50,35 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Tables:
-    """Lists of flat rows and the few headline scalars; NaN stands for what is undefined."""
+    """Lists of flat rows and the few headline scalars; NaN stands for what is undefined.
+
+    accuracy, quality and summary are of the networks that passed the gate; the others are of all.
+    """
 
     accuracy: list[Row]
     networks: list[Row]
+    gate: list[Row]
+    broken: list[Row]
     quality: list[Row]
     curves: list[Row]
     summary: dict[str, Any]
 
 
 def tabulate(inputs: Inputs, config: ReportConfig) -> Tables:
-    """All tables. Raises ConfigError for a headline that was not scored, DataError for rows without facts."""
+    """All tables. Raises ConfigError for a headline that was not scored, DataError for rows without facts or gate."""
     check(inputs, config)
-    accuracy = accuracy_table(inputs.attacks, config)
-    quality = quality_table(inputs.scores, config)
-    networks = network_accuracies(inputs.attacks)
-    headline = summary(accuracy, quality, config, inputs.budget)
-    return Tables(accuracy, networks, quality, curves_table(inputs.histories), headline)
+    chosen, headline = selection(inputs.scores, inputs.gates), {"norm": inputs.norm, "budget": inputs.budget}
+    accuracy = accuracy_table(chosen.of(inputs.attacks), config)
+    quality = quality_table(chosen.of(inputs.scores), config)
+    return Tables(
+        accuracy=accuracy,
+        networks=network_accuracies(inputs.attacks, config, chosen),
+        gate=gate_table(chosen),
+        broken=breakage_table(inputs.attacks, chosen, **headline),
+        quality=quality,
+        curves=curves_table(inputs.histories),
+        summary=summary(accuracy, quality, config, **headline),
+    )
 
 
 def build(inputs: Inputs, tables: Tables, config: ReportConfig) -> dict[str, bytes]:
@@ -84,9 +100,10 @@ def check(inputs: Inputs, config: ReportConfig) -> None:
         lines += [
             f"params.yaml: {key}: found {name!r}, scored are {', '.join(known)}" for name in wanted if name not in known
         ]
-    budgets = sorted(set(inputs.attacks.loc[inputs.attacks["attack"] != "clean", "budget"]))
-    if budgets and inputs.budget not in budgets:
-        lines.append(f"params.yaml: attack.epsilon: found {inputs.budget:g}, attacked with {budgets}")
+    attacked = inputs.attacks[inputs.attacks["attack"] != "clean"]
+    budgets = sorted(set(attacked.loc[attacked["norm"] == inputs.norm, "budget"]) - {0.0})
+    if len(attacked) and inputs.budget not in budgets:
+        lines.append(f"params.yaml: attack.epsilon: found {inputs.budget:g}, attacked with {budgets} in {inputs.norm}")
     if lines:
         raise ConfigError("\n".join(lines))
 
@@ -95,13 +112,15 @@ def draw(inputs: Inputs, tables: Tables, config: ReportConfig) -> dict[str, byte
     """Every figure that the rows allow, by name."""
     norm, facts = inputs.norm, inputs.facts
     common = select(tables.quality, set="common")
-    attacks = [name for name in dict.fromkeys(row["attack"] for row in tables.accuracy) if name != "clean"]
+    attacks = dict.fromkeys((row["attack"], row["norm"]) for row in tables.accuracy if row["attack"] != "clean")
     drawn: dict[str, bytes | None] = {
         "accuracy": figures.accuracy(tables.accuracy, tables.networks, budget=inputs.budget, norm=norm),
         "training": figures.training(tables.curves),
     }
-    for attack in attacks:
-        drawn[f"matrix-{attack}"] = figures.matrix(tables.accuracy, attack=attack, norm=norm)
+    for attack, its in attacks:
+        drawn[f"matrix-{attack}-{its}"] = figures.matrix(tables.accuracy, attack=attack, norm=its, trained=norm)
+    for its in dict.fromkeys(its for _, its in attacks):
+        drawn[f"security-{its}"] = figures.security(tables.accuracy, norm=its, trained=norm)
     for name in dict.fromkeys(row["metric"] for row in common):
         drawn[f"metric-{name}"] = figures.metric(common, name, facts, norm=norm)
     for name in config.metrics:
@@ -115,7 +134,8 @@ def content(inputs: Inputs, tables: Tables, config: ReportConfig, drawn: Mapping
     """What the page's template is filled with."""
     metrics = {name: inputs.facts["metrics"][name] for name in dict.fromkeys(row["metric"] for row in tables.quality)}
     methods = dict.fromkeys(row["attribution"] for row in tables.quality)
-    quality = tables.quality
+    quality, headline = tables.quality, {"norm": inputs.norm, "budget": inputs.budget}
+    chosen = selection(inputs.scores, inputs.gates)
     return {
         "study": inputs.study,
         "manifest": inputs.manifest,
@@ -123,18 +143,36 @@ def content(inputs: Inputs, tables: Tables, config: ReportConfig, drawn: Mapping
         "budget": inputs.budget,
         "config": config,
         "epsilons": sorted({row["epsilon"] for row in quality}),
-        "n_seeds": quality[0]["n_seeds"],
+        "n_seeds": max(row["n_seeds"] for row in quality),
+        **_networks(chosen),
         "sizes": words.sizes(quality),
-        "headlines": words.headlines(tables.accuracy, quality, inputs.facts, config, inputs.budget),
-        "cautions": words.cautions(quality, inputs.facts, config),
+        "headlines": words.headlines(tables.accuracy, quality, inputs.facts, config, **headline),
+        "cautions": [
+            *trust.cautions(chosen),
+            *trust.collapses(tables.curves),
+            *words.cautions(quality, inputs.facts, config),
+        ],
         "figures": drawn,
         "gallery": arrange(inputs.galleries, inputs.facts),
         "metrics": metrics,
         "attributions": {name: inputs.facts["attributions"][name] for name in methods},
         "accuracy": tables.accuracy,
+        "networks": tables.networks,
+        "broken": tables.broken,
         "quality": quality,
         "provenance": inputs.provenance,
         "params": json.dumps(inputs.params, indent=2, ensure_ascii=False, default=str),
+    }
+
+
+def _networks(chosen: Selection) -> dict[str, Any]:
+    """What the page says of the grid and of its gate."""
+    return {
+        "grid": {"epsilons": sorted({e for e, _ in chosen.networks}), "seeds": len({s for _, s in chosen.networks})},
+        "n_networks": len(chosen.networks),
+        "gate": trust.table(chosen) if chosen.gates else None,
+        "left_out": [trust.named(network) for network in chosen.left_out],
+        "none_passed": chosen.none_passed,
     }
 
 

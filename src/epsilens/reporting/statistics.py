@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from epsilens.errors import DataError
 
@@ -28,6 +29,7 @@ class Cube:
     epsilons: list[float]  # [E], ascending
     seeds: list[int]  # [S], ascending
     columns: list[tuple[Any, ...]]  # [K], in the order of the rows
+    n_seeds: list[int]  # [E], how many seeds have rows at each epsilon
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,29 @@ def cube(rows: pd.DataFrame, columns: Sequence[str], value: str) -> Cube:
     values = np.full(shape, np.nan)
     values.flat[index] = rows[value].to_numpy(dtype=np.float64)
     combinations = rows[list(columns)].drop_duplicates().itertuples(index=False, name=None)
-    return Cube(values, [float(e) for e in names[0]], [int(s) for s in names[1]], list(combinations))
+    present = [len(np.unique(codes[1][codes[0] == e])) for e in range(shape[0])]
+    return Cube(values, [float(e) for e in names[0]], [int(s) for s in names[1]], list(combinations), present)
 
 
 def image_sets(correct: np.ndarray) -> dict[str, Members]:
     """The three sets of images from `correct` [E, S, N] (1, 0, NaN where a network did not see an image).
 
     all: every image; common: those which every network gets right; own: those which the network itself gets right.
+    A network that saw no image at all is not there: it shrinks no set and is in none.
     """
     right = correct == 1
-    common = np.broadcast_to(right.all(axis=(0, 1)), right.shape)
+    there = ~np.isnan(correct).all(axis=2, keepdims=True)  # [E, S, 1]
+    common = (right | ~there).all(axis=(0, 1)) & there
     return {"common": common, "all": ~np.isnan(correct), "own": right}
+
+
+def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Wilson's score interval of a share (1927, doi:10.1080/01621459.1927.10502953): (low, high), in [0, 1].
+
+    Of one network over images. It is honest at 0 and at 1 too, where a bootstrap would have no width.
+    """
+    found = binomtest(successes, trials).proportion_ci(confidence_level=confidence, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def resampling_weights(count: int, samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -91,16 +91,30 @@ def _control_style(i: int) -> dict[str, Any]:
     } | thin
 
 
+ATTACKS = {"pgd": "PGD", "autoattack": "AutoAttack", "ensemble": "the ensemble", "square": "Square"}
+
+
+def attack_name(attack: str) -> str:
+    """An attack as the literature writes it; one that is not known here in capitals."""
+    return ATTACKS.get(attack, attack.upper())
+
+
 def unit(norm: str) -> str:
     """The unit of an epsilon in the literature's convention."""
     return {"linf": "1/255, L∞", "l2": "L2"}.get(norm.lower(), norm)
 
 
+def crowded(values: Sequence[float]) -> bool:
+    """Whether two of the values would hide each other on an axis that is to scale."""
+    ordered = sorted(set(values))
+    gaps = [after - before for before, after in pairwise(ordered)]
+    return bool(gaps) and min(gaps) < CROWDED * (ordered[-1] - ordered[0])
+
+
 def positions(epsilons: Sequence[float]) -> dict[float, float]:
     """Where each epsilon lies: at its own value, or equally spaced where the values are too uneven to be told apart."""
     ordered = sorted(set(epsilons))
-    gaps = [after - before for before, after in pairwise(ordered)]
-    if gaps and min(gaps) < CROWDED * (ordered[-1] - ordered[0]):
+    if crowded(ordered):
         return {epsilon: float(i) for i, epsilon in enumerate(ordered)}
     return {epsilon: epsilon for epsilon in ordered}
 
@@ -116,3 +130,17 @@ def epsilon_axis(axes: Axes, epsilons: Sequence[float], norm: str) -> dict[float
     else:
         axes.set_xlim(next(iter(places.values())) - 1, next(iter(places.values())) + 1)
     return places
+
+
+def budget_axis(axes: Axes, budgets: Sequence[float], attack: str, norm: str) -> None:
+    """Ticks and label of an attack budget axis; linear below the smallest budget and a step for each doubling above it
+    where the budgets would hide each other, as 1 to 8 and 128 would."""
+    ordered = sorted(set(budgets))
+    smallest = next(budget for budget in ordered if budget > 0)
+    remark = ""
+    if crowded(ordered):
+        axes.set_xscale("symlog", base=2, linthresh=smallest, linscale=0.5)  # as wide as a doubling
+        remark = f", logarithmic above {smallest:g}"
+    axes.set_xticks(ordered, [f"{budget:g}" for budget in ordered])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel(f"attack ε of {plain(attack_name(attack))} ({unit(norm)}){remark}")

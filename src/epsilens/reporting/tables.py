@@ -10,20 +10,21 @@ import numpy as np
 import pandas as pd
 
 from epsilens.reporting.config import ReportConfig
-from epsilens.reporting.statistics import Cube, Estimates, cube, estimate, image_sets
+from epsilens.reporting.gate import ENSEMBLES, Row, Selection
+from epsilens.reporting.statistics import Cube, Estimates, cube, estimate, image_sets, wilson
 
-Row = dict[str, Any]
 History = Sequence[Mapping[str, Any]]
 
 DIGITS = 6  # of the tables: what a different order of summation changes is below
+SCALARS = 12  # of the summary: what `dvc exp show` has room for
 
 
 def accuracy_table(attacks: pd.DataFrame, config: ReportConfig) -> list[Row]:
-    """One row a training epsilon, split, attack and attack budget: accuracy over all attacked images of the split.
+    """One row a training epsilon, split, attack, norm and attack budget: accuracy over all attacked images of the split.
 
     Accuracy is in [0, 1]; `difference` is from the smallest training epsilon; intervals are percentile bootstrap.
     """
-    keys = ["split", "attack", "budget"]
+    keys = ["split", "attack", "norm", "budget"]
     rows: list[Row] = []
     for _, part in sorted(attacks.groupby(keys), key=lambda item: _order(item[0])):
         found = cube(part, keys, "correct")
@@ -32,15 +33,25 @@ def accuracy_table(attacks: pd.DataFrame, config: ReportConfig) -> list[Row]:
     return [_renamed(row, n="n_images", mean="accuracy") for row in rows]
 
 
-def network_accuracies(attacks: pd.DataFrame) -> list[Row]:
-    """One row a network (training epsilon and seed), split, attack and attack budget: its accuracy in [0, 1]."""
-    keys = ["epsilon", "seed", "split", "attack", "budget"]
-    groups: Any = attacks.groupby(keys)  # the stubs take the keys of groups for scalars
-    return [
-        {"epsilon": float(epsilon), "seed": int(seed), "split": split, "attack": attack, "budget": float(budget)}
-        | {"accuracy": float(part["correct"].mean())}
-        for (epsilon, seed, split, attack, budget), part in groups
-    ]
+def network_accuracies(attacks: pd.DataFrame, config: ReportConfig, chosen: Selection) -> list[Row]:
+    """One row a network (training epsilon and seed), split, attack, norm and attack budget: its accuracy in [0, 1].
+
+    Networks that did not pass the gate are here too: `gate` is its verdict. `low` and `high` are Wilson's interval: of
+    this very network, over images.
+    """
+    keys = ["epsilon", "seed", "split", "attack", "norm", "budget"]
+    groups: Any = attacks.groupby(keys)["correct"].agg(["sum", "size"])
+    ordered = sorted(groups.itertuples(name=None), key=lambda item: (*item[0][:2], *_order(item[0][2:])))
+    return [_network(names, int(right), int(images), config, chosen) for names, right, images in ordered]
+
+
+def _network(names: Any, right: int, images: int, config: ReportConfig, chosen: Selection) -> Row:
+    epsilon, seed, split, attack, norm, budget = names
+    low, high = (round(end, DIGITS) for end in wilson(right, images, config.confidence))
+    network = {"epsilon": float(epsilon), "seed": int(seed)}
+    kind = {"split": split, "attack": attack, "norm": norm, "budget": float(budget)}
+    found = {"accuracy": round(right / images, DIGITS), "low": low, "high": high, "n_images": images}
+    return network | kind | found | {"gate": chosen.verdict((float(epsilon), int(seed)))}
 
 
 def quality_table(scores: pd.DataFrame, config: ReportConfig) -> list[Row]:
@@ -67,20 +78,36 @@ def curves_table(histories: Mapping[tuple[float, int], History]) -> list[Row]:
     ]
 
 
-def summary(accuracy: Sequence[Row], quality: Sequence[Row], config: ReportConfig, budget: float) -> dict[str, Any]:
-    """At most 12 scalars for `dvc exp show`: clean and PGD accuracy and the headline metrics, of two networks.
+def at_headline(rows: Sequence[Row], *, norm: str, budget: float) -> list[Row]:
+    """The rows of accuracies that headlines are made of: clean, and each attack in this norm at this budget."""
+    return [row for row in rows if row["norm"] == norm and (row["attack"] == "clean" or row["budget"] == budget)]
+
+
+def summary(
+    accuracy: Sequence[Row], quality: Sequence[Row], config: ReportConfig, *, norm: str, budget: float
+) -> dict[str, Any]:
+    """At most 12 scalars for `dvc exp show`: accuracy clean, under PGD and under AutoAttack (`ensemble` where it is another
+    set of attacks or other numbers), and the headline metrics, of two networks.
 
     standard is the smallest training epsilon, robust the largest; a study of one epsilon has only one of them.
-    Metrics are those of the headline attribution on the commonly correct images.
+    Metrics are those of the headline attribution on the commonly correct images. Where that is more than 12, accuracies
+    under attack are of the robust network alone.
     """
-    columns = {
-        "clean": _values(accuracy, "accuracy", split="test", attack="clean"),
-        "pgd": _values(accuracy, "accuracy", split="test", attack="pgd", budget=budget),
-    }
+    reached = at_headline(accuracy, norm=norm, budget=budget)
+    columns = {name: _values(reached, "accuracy", split="test", attack=name) for name in ("clean", "pgd", *ENSEMBLES)}
     for metric in config.metrics:
         chosen = {"attribution": config.attribution, "metric": metric, "set": "common"}
         columns[metric] = _values(quality, "mean", **chosen)
-    return {name: _ends(values) for name, values in columns.items() if values}
+    found = {name: _ends(values) for name, values in columns.items() if values}
+    return found if sum(map(len, found.values())) <= SCALARS else _without_attacked_standard(found)
+
+
+def _without_attacked_standard(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    attacked = ("pgd", *ENSEMBLES)
+    return {
+        name: {"robust": ends["robust"]} if name in attacked and "robust" in ends else ends
+        for name, ends in found.items()
+    }
 
 
 def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:
@@ -88,10 +115,11 @@ def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:
     return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
-def _order(key: Any) -> tuple[bool, str, bool, str, float]:
-    """The test split first, clean before attacked, then by budget."""
-    split, attack, budget = key
-    return split != "test", split, attack != "clean", attack, budget
+def _order(key: Any) -> tuple[bool, str, int, str, str, float]:
+    """The test split first, clean, PGD and the ensemble before other attacks, then by norm and budget."""
+    split, attack, norm, budget = key
+    first = ("clean", "pgd", *ENSEMBLES)
+    return split != "test", split, first.index(attack) if attack in first else len(first), attack, norm, budget
 
 
 def _estimate(found: Cube, members: np.ndarray, config: ReportConfig) -> Estimates:
@@ -104,7 +132,7 @@ def _rows(found: Cube, estimates: Estimates, keys: Sequence[str]) -> list[Row]:
         {"epsilon": epsilon}
         | dict(zip(keys, column, strict=True))
         | {name: _number(array[e, k]) for name, array in arrays.items()}
-        | {"n_seeds": len(found.seeds)}
+        | {"n_seeds": found.n_seeds[e]}
         for k, column in enumerate(found.columns)
         for e, epsilon in enumerate(found.epsilons)
     ]

@@ -9,7 +9,9 @@ from typing import Any
 
 from epsilens.reporting.config import ReportConfig
 from epsilens.reporting.figures import better
-from epsilens.reporting.tables import Row, select
+from epsilens.reporting.gate import Row
+from epsilens.reporting.style import attack_name
+from epsilens.reporting.tables import at_headline, select
 
 Facts = Mapping[str, Any]
 Form = Callable[[float], str]
@@ -49,10 +51,10 @@ def points(value: float) -> str:
 
 
 def headlines(
-    accuracy: Sequence[Row], quality: Sequence[Row], facts: Facts, config: ReportConfig, budget: float
+    accuracy: Sequence[Row], quality: Sequence[Row], facts: Facts, config: ReportConfig, *, norm: str, budget: float
 ) -> list[Headline]:
     """Clean accuracy, accuracy under each attack at the headline budget, each extra split, each headline metric."""
-    reached = [row for row in accuracy if row["attack"] == "clean" or row["budget"] == budget]
+    reached = at_headline(accuracy, norm=norm, budget=budget)
     kinds = dict.fromkeys((row["split"], row["attack"]) for row in reached)
     found = [_accuracy(select(reached, split=split, attack=attack), config.confidence) for split, attack in kinds]
     return found + [_metric(quality, metric, facts, config) for metric in config.metrics]
@@ -63,7 +65,7 @@ def _accuracy(rows: Sequence[Row], confidence: float) -> Headline:
     title = (
         "Clean accuracy"
         if row["attack"] == "clean"
-        else f"Accuracy under {row['attack'].upper()}, ε = {row['budget']:g}"
+        else f"Accuracy under {attack_name(row['attack'])}, ε = {row['budget']:g}"
     )
     title += "" if row["split"] == "test" else f", {row['split'].replace('_', ' ')}"
     values, sentence = _compare([(row, row["accuracy"]) for row in rows], percent, points, confidence)
@@ -111,6 +113,8 @@ def _change(first: Row, last: Row, step: Form, confidence: float, unit: str) -> 
     low, high, difference = last["difference_low"], last["difference_high"], last["difference"]
     where = f"from training {_epsilon(first)} to {_epsilon(last)}"
     level = f"{_level(confidence)} interval"
+    if math.isnan(low):
+        return f"Differs by {step(difference)}{unit} {where}; no interval, because the two share no seed."
     if low > 0:
         return f"Rises by {step(difference)}{unit} {where} ({level} {step(low)} to {step(high)})."
     if high < 0:
@@ -134,7 +138,7 @@ def sizes(quality: Sequence[Row]) -> dict[str, int]:
 
 def cautions(quality: Sequence[Row], facts: Facts, config: ReportConfig) -> list[str]:
     """What a reader must not conclude from this study."""
-    n, counts = quality[0]["n_seeds"], sizes(quality)
+    n, counts = max(row["n_seeds"] for row in quality), sizes(quality)
     lines = [_seeds(n), *_images(counts["common"], counts["all"])]
     if len({row["epsilon"] for row in quality}) == 1:
         lines.append("One training ε: the study has nothing to compare it with.")

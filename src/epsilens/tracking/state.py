@@ -14,15 +14,14 @@ import yaml
 
 from epsilens import config
 from epsilens.artifacts import (
-    ACCURACY,
     ATTACKS,
-    CURVES,
+    GATE,
     MANIFEST,
     MODELS,
-    QUALITY,
     REPORTS,
     SCORES,
     SUMMARY,
+    TABLES,
     cell,
     read_json,
     read_rows,
@@ -32,7 +31,7 @@ from epsilens.tracking.store import Point, epoch_points
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 MIRROR_STAGE = "track"
-STUDY_FILES = (config.PARAMS, PIPELINE, LOCK, MANIFEST, SUMMARY, ACCURACY, QUALITY, CURVES, REPORTS)
+STUDY_FILES = (config.PARAMS, PIPELINE, LOCK, MANIFEST, SUMMARY, *TABLES, REPORTS)
 NETWORK_FILES = ("model.safetensors", "card.json", "history.json")
 
 Grid = Sequence[tuple[str, int]]
@@ -116,16 +115,22 @@ def history(state: PipelineState, epsilon: str, seed: int) -> list[Point]:
 
 
 def results(state: PipelineState, epsilon: str, seed: int) -> dict[str, float]:
-    """Accuracies by split, attack and budget, and mean scores of one network; NaN scores are left out of the means."""
+    """Accuracies by split, attack, norm and budget, mean scores and the gate of one network.
+
+    NaN scores are left out of the means; `gate.sound` is 1 or 0, and missing where no gate was run.
+    """
     attacks, scores = (state.folder / cell(root, epsilon, seed) / "rows.parquet" for root in (ATTACKS, SCORES))
-    right = read_rows(attacks).to_pandas().groupby(["split", "attack", "budget"])["correct"].mean()
+    right = read_rows(attacks).to_pandas().groupby(["split", "attack", "norm", "budget"])["correct"].mean()
     found = {_accuracy_name(*names): float(mean) for names, mean in right.items()}
     means = read_rows(scores).to_pandas().groupby(["attribution", "metric"])["score"].mean()
+    gate = attacks.with_name(GATE)
+    if gate.exists():
+        found["gate.sound"] = float(read_json(gate)["sound"])
     return found | {f"score.{attribution}.{metric}": float(mean) for (attribution, metric), mean in means.items()}
 
 
-def _accuracy_name(split: str, attack: str, budget: float) -> str:
-    return f"accuracy.{split}.{attack}" + ("" if attack == "clean" else f".{budget:g}")
+def _accuracy_name(split: str, attack: str, norm: str, budget: float) -> str:
+    return f"accuracy.{split}.{attack}" + ("" if attack == "clean" else f".{norm}.{budget:g}")
 
 
 def _is_number(value: Any) -> bool:
