@@ -14,7 +14,7 @@ from epsilens.models import MODELS, build
 from epsilens.models import checkpoints as networks
 from epsilens.models.config import ModelConfig
 
-OPTIONS = {"small_resnet": {"width": 4, "stem_stride": 2}, "resnet18": {"width": 4}}
+OPTIONS = {name: {"width": 4} for name in MODELS} | {"small_resnet": {"width": 4, "stem_stride": 2}}
 CARD = {"architecture": "small_resnet", "options": OPTIONS["small_resnet"], "class_names": ["a", "b", "c"],
         "mean": [0.4, 0.5], "std": [0.2, 0.3]}  # fmt: skip
 
