@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import IO, Any, NamedTuple
@@ -25,10 +26,15 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save before its zip f
 def load(content: bytes) -> Any:
     """What torch.save has written, with tensors on the CPU; unknown objects are `Inert`.
 
-    Raises whatever is raised by the readers of torch, zipfile and pickle for damaged and strange files.
+    Raises whatever is raised by the readers of torch, zipfile and pickle for damaged and strange files. A flipped bit is
+    found in zip files, which have checksums; older files have none.
     """
+    if content.startswith(ZIP):
+        _check_zip(content)
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats; what cannot be read is an error
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         return load_inert(content)
 
@@ -131,12 +137,19 @@ class _Unpickler(pickle.Unpickler):
         return str(key), self.dtypes.setdefault(str(key), dtype)
 
 
+def _check_zip(content: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("compressed members, which torch.save does not write")
+        damaged = archive.testzip()  # torch.load itself does not look at the checksums
+        if damaged:
+            raise ValueError(f"{damaged} does not have its checksum: the file is damaged")
+
+
 def _read_zip(content: bytes, storages: dict[str, bytes]) -> Any:
     """torch >= 1.6: an archive of <name>/data.pkl and <name>/data/<key>, nothing of it compressed."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-        if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
-            raise ValueError("compressed members, which torch.save does not write")
         if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
             raise ValueError("big-endian numbers")
         reader = _Unpickler(io.BytesIO(archive.read(members["data.pkl"])))
