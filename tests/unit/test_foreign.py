@@ -268,7 +268,7 @@ def test_normalisation_comes_from_one_place_or_from_two_that_agree(save: Callabl
     for key in ("normalizer.new_mean", "attacker.normalize.new_mean"):
         decimal[key] = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     mean, _ = normalisation(read(save(decimal)), [0.485, 0.456, 0.406], STD, 3)  # equal but for float32
-    assert torch.equal(torch.tensor(mean), decimal["normalizer.new_mean"].flatten())
+    assert mean == decimal["normalizer.new_mean"].flatten().tolist() != [0.485, 0.456, 0.406]
 
 
 def prepared(folder: Path, classes: int) -> dict[str, Any]:

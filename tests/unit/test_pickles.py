@@ -128,9 +128,11 @@ def test_nothing_that_a_name_means_can_be_changed(name: tuple[str, str]) -> None
     assert not hasattr(collections.OrderedDict, "epsilens_mark")
 
 
-def piece(size: str = "(I2\nt", offset: str = "I0\n", key: str = "V0\n", stride: str = "(I1\nt") -> bytes:
+def piece(
+    size: str = "(I2\nt", offset: str = "I0\n", key: str = "V0\n", stride: str = "(I1\nt", view: str = ""
+) -> bytes:
     """A tensor of float32, by hand."""
-    storage = f"(Vstorage\nctorch\nFloatStorage\n{key}Vcpu\nI2\ntQ"
+    storage = f"(Vstorage\nctorch\nFloatStorage\n{key}Vcpu\nI2\n{view}tQ"
     return f"ctorch._utils\n_rebuild_tensor_v2\n({storage}{offset}{size}{stride}I00\nNtR.".encode()
 
 
@@ -150,6 +152,9 @@ def test_a_tensor_lies_within_its_storage() -> None:
     for short in ({}, {"0": content[:-1]}, {"0": content[:4]}):
         with pytest.raises((RuntimeError, ValueError, KeyError)):
             load_inert(archive(piece(), **short))
+    assert torch.equal(load_inert(archive(piece(view="N"), **{"0": content})), numbers)
+    with pytest.raises(ValueError, match="not known"):  # a view of a part of a storage, as very old files have them
+        load_inert(archive(piece(view="(V0\nI1\nI1\nt"), **{"0": content}))
     with pytest.raises(ValueError, match="not known"):
         load_inert(archive(piece().replace(b"FloatStorage", b"StrangeStorage"), **{"0": content}))
 

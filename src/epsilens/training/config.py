@@ -68,7 +68,7 @@ class PublishedConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+        if len(self.mean or ()) != len(self.std or ()):
             raise ValueError("mean and std with a number for each channel, or null for both")
         return self
 
