@@ -128,6 +128,7 @@ def our_step(name: str, compiled: bool = False) -> Callable[[], None]:
     torch.backends.cudnn.benchmark = True
     recipe = Choice(name="pgd", options={"steps": STEPS, "step_factor": STEPS / 4, "random_start": False})
     settings = TrainConfig(
+        source="training",
         recipe=recipe,
         schedule=Choice(name="cosine", options={}),
         epochs=1,

@@ -1,18 +1,18 @@
-"""Train one network at one epsilon and seed; under torchrun, in several processes."""
+"""Train one network at one epsilon and seed, under torchrun in several processes; or read one that others have trained."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from epsilens import artifacts, config, models
 from epsilens.attacks import ThreatModel
@@ -20,13 +20,25 @@ from epsilens.attacks.config import ThreatConfig
 from epsilens.data.manifest import read_manifest, read_split
 from epsilens.errors import ConfigError
 from epsilens.models import checkpoints as networks
+from epsilens.models import foreign
 from epsilens.models.config import ModelConfig
 from epsilens.models.folding import Folded
 from epsilens.processes import sole_writer
 from epsilens.randomness import derive
-from epsilens.training import Checkpoints, Epoch, TrainConfig, Trainer, fit, joined, precision
+from epsilens.training import (
+    Checkpoints,
+    Epoch,
+    PublishedConfig,
+    TrainConfig,
+    Trainer,
+    check_published,
+    fit,
+    form,
+    joined,
+    precision,
+)
 from epsilens.types import Model
-from stages.common import cell, device, params, project_root, run, run_key
+from stages.common import cell, data_root, device, params, project_root, run, run_key
 
 CODE = (
     "stages/train.py",
@@ -67,7 +79,7 @@ class Progress:
             file.write(json.dumps({**self.cell, **asdict(epoch)}) + "\n")
 
 
-def card(settings: TrainConfig, model: ModelConfig, norm: str, epsilon: float, seed: int) -> dict[str, Any]:
+def card(model: ModelConfig, norm: str, epsilon: float) -> dict[str, Any]:
     """What a reader of the weights must know; `models.checkpoints.load` rebuilds the network from it."""
     facts = read_manifest(artifacts.PREPARED)
     return {
@@ -75,8 +87,15 @@ def card(settings: TrainConfig, model: ModelConfig, norm: str, epsilon: float, s
         "options": model.options,
         **{name: facts[name] for name in ("class_names", "mean", "std", "channels", "height", "width")},
         "threat": {"norm": norm, "epsilon": epsilon},
+    }
+
+
+def origin(settings: TrainConfig, seed: int) -> dict[str, Any]:
+    """What a network was trained by and on."""
+    splits = read_manifest(artifacts.PREPARED)["splits"]
+    return {
         "training": {**settings.model_dump(), "seed": seed, "precision": precision(settings, device())},
-        "data": {name: facts["splits"][name]["sha256"] for name in ("train", "validation")},
+        "data": {name: splits[name]["sha256"] for name in ("train", "validation")},
     }
 
 
@@ -111,33 +130,66 @@ def alone(scratch: Path, doing: str) -> Iterator[None]:
         yield
 
 
-def main() -> None:
-    text, epsilon, seed = cell(__doc__)
-    raw = params()
-    settings = config.section(raw, "train", TrainConfig)
-    model = config.section(raw, "model", ModelConfig)
-    norm = config.section(raw, "threat", ThreatConfig).norm
-    identity = card(settings, model, norm, epsilon, seed)
+def build(identity: Mapping[str, Any], seed: int) -> nn.Sequential:
+    """The network of a card, untrained."""
+    shape = (len(identity["class_names"]), identity["mean"], identity["std"])
+    return models.build(identity["architecture"], identity["options"], *shape, derive(seed, "weights"))
+
+
+def write(cell: tuple[str, int], state: Mapping[str, Tensor], identity: Mapping[str, Any], history: list[Any]) -> None:
+    """The outputs of the stage."""
+    folder = artifacts.cell(artifacts.MODELS, *cell)
+    networks.save(folder, state, identity)
+    artifacts.write_json(folder / artifacts.HISTORY, history)
+
+
+def train(settings: TrainConfig, identity: Mapping[str, Any], cell: tuple[str, int], study: str) -> None:
+    """Train one network, from its last checkpoint if there is one."""
+    text, seed = cell
+    identity = {**identity, **origin(settings, seed)}
     processes = os.environ.get("WORLD_SIZE", "1")
     key = run_key(CODE, identity, device(), processes, os.environ.get("EPSILENS_COMPILE"))
     scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{key}"
     # The locks come first: a process group would answer a busy one with errors of its own.
     with alone(scratch, f"trains epsilon {text}, seed {seed}"), joined(device()) as world:
-        shape = (len(identity["class_names"]), identity["mean"], identity["std"])
-        network = models.build(model.name, model.options, *shape, derive(seed, "weights"))
-        threat = ThreatModel.of(norm, epsilon)
+        network, threat = build(identity, seed), ThreatModel.of(identity["threat"]["norm"], float(text))
         torch.backends.cudnn.benchmark = True  # nearly all shapes are the same; without a GPU it means nothing
         trainer = Trainer(network, threat, settings, seed=seed, world=world, view=Folded, compiled=compiled())
-        # The study's name labels the live curves only; as a parameter of this stage it would retrain when renamed.
-        progress = Progress(scratch, settings.epochs, {"study": raw["study"]["name"], "epsilon": text, "seed": seed})
+        progress = Progress(scratch, settings.epochs, {"study": study, "epsilon": text, "seed": seed})
         train, validation = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
         checkpoints = Checkpoints(scratch, checkpoint_seconds())
         state, history = fit(trainer, train, validation, checkpoints, progress)
         if world.first:
-            folder = artifacts.cell(artifacts.MODELS, text, seed)
-            networks.save(folder, state, {**identity, "kept": next(e for e in history if e["kept"])})
-            artifacts.write_json(folder / artifacts.HISTORY, history)
+            write(cell, state, {**identity, "kept": next(e for e in history if e["kept"])}, history)
             checkpoints.clear()
+
+
+def adopt(settings: PublishedConfig, identity: Mapping[str, Any], cell: tuple[str, int]) -> None:
+    """Read one published network; it has no history."""
+    text, seed = cell
+    check_published(settings, (float(text),), (seed,))
+    with sole_writer(Path(".checkpoints") / f"train-{text}-{seed}.lock", f"reads epsilon {text}"):
+        found = foreign.read(data_root() / settings.checkpoints[float(text)])
+        mean, std = foreign.normalisation(found, settings.mean, settings.std, identity["channels"])
+        identity = {**identity, "mean": mean, "std": std, "checkpoint": found.facts}
+        network = build(identity, seed)
+        foreign.fill(network, found, identity["architecture"])
+        write(cell, network.state_dict(), identity, [])
+    print(f"{found.path.name}: layout {found.facts['layout']}, SHA-256 {found.facts['sha256']}")
+
+
+def main() -> None:
+    text, epsilon, seed = cell(__doc__)
+    raw = params()
+    settings = config.section(raw, "train", form(raw))
+    model = config.section(raw, "model", ModelConfig)
+    norm = config.section(raw, "threat", ThreatConfig).norm
+    identity = card(model, norm, epsilon)
+    if isinstance(settings, TrainConfig):
+        # The study's name labels the live curves only; as a parameter of this stage it would retrain when renamed.
+        train(settings, identity, (text, seed), raw["study"]["name"])
+    elif os.environ.get("RANK", "0") == "0":  # of several processes one reads
+        adopt(settings, identity, (text, seed))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from epsilens.errors import ConfigError
 from epsilens.metrics.config import ScoreConfig
 from epsilens.models.config import ModelConfig
 from epsilens.reporting.config import ReportConfig, StudyConfig, SweepConfig
-from epsilens.training.config import TrainConfig
+from epsilens.training.config import PublishedConfig, TrainConfig
 from stages.common import params, run
 
 SECTIONS: dict[str, type[config.Section]] = {
@@ -20,7 +20,7 @@ SECTIONS: dict[str, type[config.Section]] = {
     "threat": ThreatConfig,
     "data": DataConfig,
     "model": ModelConfig,
-    "train": TrainConfig,
+    "train": TrainConfig,  # or PublishedConfig, see `problems`
     "attack": AttackConfig,
     "attribute": AttributeConfig,
     "score": ScoreConfig,
@@ -46,12 +46,25 @@ def headlines(report: ReportConfig, attribute: AttributeConfig, score: ScoreConf
         raise ConfigError("\n".join(lines))
 
 
+def trained(train: TrainConfig | PublishedConfig) -> None:
+    """Networks that are trained need a known recipe and schedule."""
+    if isinstance(train, TrainConfig):
+        training.check(train)
+
+
+def published(train: TrainConfig | PublishedConfig, sweep: SweepConfig) -> None:
+    """Networks that are read need a file for each training epsilon."""
+    if isinstance(train, PublishedConfig):
+        training.check_published(train, tuple(float(epsilon) for epsilon in sweep.epsilons), sweep.seeds)
+
+
 # What no section can say of itself: the names it reads from registries, and whether sections agree. Each check runs if
 # the sections that it takes are well formed.
 CHECKS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (data.check, ("data",)),
     (models.check, ("model",)),
-    (training.check, ("train",)),
+    (trained, ("train",)),
+    (published, ("train", "sweep")),
     (attributions.check, ("attribute",)),
     (metrics.check, ("score",)),
     (budgets, ("threat", "attack", "sweep")),
@@ -63,7 +76,7 @@ def problems(raw: Mapping[str, Any]) -> list[str]:
     """Every problem of params.yaml, a line each."""
     lines = [f"params.yaml: {name}: unknown section" for name in raw if name not in SECTIONS]
     found: dict[str, config.Section] = {}
-    for name, schema in SECTIONS.items():
+    for name, schema in (SECTIONS | {"train": training.form(raw)}).items():
         try:
             found[name] = config.section(raw, name, schema)
         except ConfigError as error:

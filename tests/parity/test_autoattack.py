@@ -1,7 +1,7 @@
 """AutoAttack against pyautoattack, which is bit-identical to the authors' code: attack by attack, and as a whole.
 
-The noise differs (ours is per image, theirs one stream for a batch), so single verdicts near the boundary may; figures on 512
-images are in docs/log.md, from benchmarks/attacks.py.
+The noise differs (ours is per image, theirs one stream for a batch), so single verdicts near the boundary may; figures on
+512 images are in docs/log.md, from benchmarks/attacks.py.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def trained() -> tuple[nn.Module, Samples]:
         image[:, top : top + 5, left : left + 5] += 0.2
     images = (images.clamp(0, 1) * 255).round().to(torch.uint8)
     network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16),
-        nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(144, 5),
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(144, 5),
     )  # fmt: skip
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     for _ in range(80):

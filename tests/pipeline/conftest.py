@@ -32,7 +32,13 @@ TOY: dict[str, Any] = {
     "data": {"options": {"train": 120, "test": 60, "size": 16}, "validation": 20, "evaluation": 8},
     "model": {"options": {"width": 4}},
     "train": {"epochs": 2, "batch_size": 20, "validation_steps": 2},
-    "attack": {"images": 20, "epsilon": 4, "epsilons": [4], "steps": 2},
+    "attack": {
+        "images": 20,
+        "epsilon": 4,
+        "epsilons": {"linf": [4], "l2": [0.5]},
+        "steps": 2,
+        "ensemble": {"images": 8, "attacks": {"apgd_ce": {"iterations": 2}, "square": {"queries": 3}}},
+    },
     "attribute": {"gallery": 2, "methods": {"gradient": {}, "random": {}}},
     "score": {
         "metrics": {
@@ -44,7 +50,7 @@ TOY: dict[str, Any] = {
     },
     "report": {"bootstrap": 100},
 }
-REPLACED = ("methods", "metrics")  # mappings that are taken as they stand, not merged
+REPLACED = ("attacks", "methods", "metrics")  # mappings that are taken as they stand, not merged
 
 
 def overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def test_everything_is_there_and_up_to_date(reproduced: Project) -> None:
     assert set(summary) == {
         "clean",
         "pgd",
-        "autoattack",
+        "ensemble",
         "gini",
         "direction_sensitivity",
         "relevance_mass_corrected",

@@ -132,7 +132,7 @@ def test_worst_case_is_over_iterates_and_restarts() -> None:
         steps=8,
         step_factor=8 * 0.01 / threat.epsilon,
         restarts=1,
-    )
+    )  # fmt: skip
     assert (lowest < 0).all()
     torch.testing.assert_close(margins(pocket(found), torch.zeros(2, dtype=torch.int64)), lowest)
 
@@ -142,9 +142,9 @@ def test_more_steps_and_restarts_never_help_the_defender() -> None:
         torch.nn.Flatten(), torch.nn.Linear(40, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
     ).double()
     x, labels, threat = images(20), torch.randint(3, (20,)), ThreatModel.of("linf", 16)
-    settings = ((1, 1), (4, 1), (4, 4))
+    settings, size = ((1, 1), (4, 1), (4, 4)), 0.02 / threat.epsilon
     lowest = [
-        worst_case(network, x, labels, threat, seeds(20), steps=s, step_factor=s * 0.02 / threat.epsilon, restarts=r)[1]
+        worst_case(network, x, labels, threat, seeds(20), steps=s, step_factor=s * size, restarts=r)[1]
         for s, r in settings
     ]
     assert (lowest[2] <= lowest[1]).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
@@ -55,8 +56,8 @@ def attack_all(attacks: dict, ledger: Ledger, save: Callable = lambda _: None, j
 def test_each_attack_sees_only_what_withstood_those_before() -> None:
     weak, strong = Darken(2), Darken(5)
     ledger = attack_all({"weak": weak, "strong": strong}, start())
-    assert sum(weak.seen, []) == list(range(102, 110))
-    assert sum(strong.seen, []) == list(range(104, 110))
+    assert [*chain(*weak.seen)] == list(range(102, 110))
+    assert [*chain(*strong.seen)] == list(range(104, 110))
     assert [len(part) for part in strong.seen] == [3, 3]
     assert ledger.broken_by.tolist() == [0, 0, 1, 1, 2, 2, 2, SURVIVED, SURVIVED, SURVIVED]
     expected = [2 * (value - 101.5) for value in (100, 101, 100, 101, 99, 100, 101, 102, 103, 104)]

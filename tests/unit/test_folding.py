@@ -104,6 +104,8 @@ class Untraceable(nn.Module):
 NETWORKS = {
     "small_resnet": lambda: build("small_resnet", {"width": 4, "stem_stride": 2}, 7, [0.4] * 3, [0.2] * 3, 0),
     "resnet18": lambda: build("resnet18", {"width": 4}, 7, [0.4] * 3, [0.2] * 3, 0),
+    "resnet50": lambda: build("resnet50", {"width": 4}, 7, [0.4] * 3, [0.2] * 3, 0),
+    "imagenet_resnet18": lambda: build("imagenet_resnet18", {"width": 4}, 7, [0.4] * 3, [0.2] * 3, 0),
     "pre-activation": PreActivation,
     "shared": Shared,
     "plain": Plain,
@@ -114,6 +116,8 @@ LEFT = {
     "strange": 6,
     "small_resnet": 0,
     "resnet18": 0,
+    "resnet50": 0,
+    "imagenet_resnet18": 0,
     "pre-activation": 3,
     "shared": 2,
     "plain": 2,

@@ -22,6 +22,7 @@ from epsilens.types import Samples
 
 PGD = Choice(name="pgd", options={"steps": 2, "step_factor": 1.0, "random_start": True})
 CONFIG = TrainConfig(
+    source="training",
     recipe=PGD,
     schedule=Choice(name="one_cycle", options={"warmup": 0.4}),
     epochs=3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -40,7 +41,7 @@ def square(
             rows, x, y, best, least, chance = (column[going] for column in (rows, x, y, best, least, chance))
         if not len(rows):
             break
-        side = side_of(query, *images.shape[2:], threat.norm)
+        side = side_of(query, images.shape[2], images.shape[3], threat.norm)
         candidate = propose(x, best, threat.epsilon, side, chance[:, query])
         margin = margins(predict(candidate), y)
         better = margin < least
@@ -146,5 +147,8 @@ def _signs(noise: Tensor) -> Tensor:
     return torch.where(noise < 0.5, -1.0, 1.0).to(noise)
 
 
-STARTS = {"linf": _stripes, "l2": _tiles}
-PROPOSALS = {"linf": _linf_proposal, "l2": _l2_proposal}
+STARTS: dict[str, Callable[[Images, float, NoiseSeeds], Images]] = {"linf": _stripes, "l2": _tiles}
+PROPOSALS: dict[str, Callable[[Images, Images, float, int, Tensor], Images]] = {
+    "linf": _linf_proposal,
+    "l2": _l2_proposal,
+}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from epsilens.models.config import ModelConfig
-from epsilens.models.resnet import resnet18, small_resnet
+from epsilens.models.resnet import imagenet_resnet18, imagenet_resnet50, resnet18, resnet50, small_resnet
 from epsilens.registry import choose, options
 from epsilens.types import Images
 
@@ -29,6 +29,9 @@ class Architecture:
 MODELS: dict[str, Architecture] = {
     "small_resnet": Architecture(small_resnet, "He et al. 2016, arXiv:1512.03385, one block a stage"),
     "resnet18": Architecture(resnet18, "He et al. 2016, arXiv:1512.03385, stem for small images"),
+    "resnet50": Architecture(resnet50, "He et al. 2016, arXiv:1512.03385, stem for small images"),
+    "imagenet_resnet18": Architecture(imagenet_resnet18, "He et al. 2016, arXiv:1512.03385, as torchvision has it"),
+    "imagenet_resnet50": Architecture(imagenet_resnet50, "He et al. 2016, arXiv:1512.03385, as torchvision has it"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Residual networks for small images (He et al. 2016, arXiv:1512.03385).
+"""Residual networks (He et al. 2016, arXiv:1512.03385), for small images and for those of ImageNet.
 
 Every activation is an `nn.ReLU` module of its own: methods that hook ReLU (DeepLift, guided backpropagation) are silently
 wrong on a functional or shared one. The head is global average pooling.
@@ -6,6 +6,7 @@ wrong on a functional or shared one. The head is global average pooling.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -18,34 +19,74 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (a 1x1 convolution where the shape changes)."""
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """The input itself; a 1x1 convolution where the shape changes."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions of `width` channels and a shortcut."""
+
+    expansion = 1  # channels that come out, per `width`
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = _conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
-        self.conv2, self.bn2 = _conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
+        self.conv1, self.bn1 = _conv(inputs, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+        self.shortcut = _shortcut(inputs, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         return self.relu2(y + self.shortcut(x))
 
 
-class ResNet(nn.Module):
-    """A stem, stages of basic blocks (each stage after the first halves the side), and a linear head."""
+class Bottleneck(nn.Module):
+    """A 3x3 convolution of `width` channels between two 1x1 ones, and a shortcut.
 
-    def __init__(self, channels: int, classes: int, widths: list[int], blocks: int, stem_stride: int) -> None:
+    The 3x3 convolution has the stride (in the paper the first has), as in torchvision and robustness.
+    """
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
-        stem = [_conv(channels, widths[0], 3, stem_stride), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-        body, inputs = [], widths[0]
-        for stage, outputs in enumerate(widths):
-            for block in range(blocks):
-                body.append(BasicBlock(inputs, outputs, 2 if stage and not block else 1))
-                inputs = outputs
+        outputs = self.expansion * width
+        self.conv1, self.bn1 = _conv(inputs, width, 1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = _conv(width, outputs, 1), nn.BatchNorm2d(outputs)
+        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
+        self.shortcut = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu1(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(self.relu2(self.bn2(self.conv2(y)))))
+        return self.relu3(y + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A stem, stages of blocks (each stage after the first halves the side and doubles the width), and a linear head.
+
+    stem: what comes before the blocks, `width` channels. blocks: how many blocks each stage has.
+    """
+
+    def __init__(
+        self,
+        stem: Sequence[nn.Module],
+        block: type[BasicBlock] | type[Bottleneck],
+        blocks: Sequence[int],
+        width: int,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.stem, self.blocks = len(stem), tuple(blocks)
+        body, inputs = [], width
+        for stage, count in enumerate(blocks):
+            for number in range(count):
+                body.append(block(inputs, width << stage, 2 if stage and not number else 1))
+                inputs = block.expansion * (width << stage)
         self.features = nn.Sequential(*stem, *body)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(inputs, classes)
@@ -54,13 +95,37 @@ class ResNet(nn.Module):
         return self.head(self.pool(self.features(x)).flatten(1))
 
 
+def _small_stem(channels: int, width: int, stride: int) -> list[nn.Module]:
+    return [_conv(channels, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU()]
+
+
+def _large_stem(channels: int, width: int) -> list[nn.Module]:
+    """7x7 of stride 2 and a maximum over 3x3 of stride 2: a quarter of the side is left."""
+    return [_conv(channels, width, 7, 2), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+
+
 def small_resnet(
     channels: int, classes: int, *, width: Width, stem_stride: Annotated[int, Field(ge=1, le=4)]
 ) -> nn.Module:
     """Three stages of one block, of 1, 2 and 4 times `width` channels: 78,000 parameters at width 16."""
-    return ResNet(channels, classes, [width, 2 * width, 4 * width], blocks=1, stem_stride=stem_stride)
+    return ResNet(_small_stem(channels, width, stem_stride), BasicBlock, (1, 1, 1), width, classes)
 
 
 def resnet18(channels: int, classes: int, *, width: Width) -> nn.Module:
     """ResNet-18 with a 3x3 stem of stride 1; `width` 64 is the usual one (11.2 million parameters)."""
-    return ResNet(channels, classes, [width, 2 * width, 4 * width, 8 * width], blocks=2, stem_stride=1)
+    return ResNet(_small_stem(channels, width, 1), BasicBlock, (2, 2, 2, 2), width, classes)
+
+
+def resnet50(channels: int, classes: int, *, width: Width) -> nn.Module:
+    """ResNet-50 with a 3x3 stem of stride 1; `width` 64 is the usual one (23.5 million parameters)."""
+    return ResNet(_small_stem(channels, width, 1), Bottleneck, (3, 4, 6, 3), width, classes)
+
+
+def imagenet_resnet18(channels: int, classes: int, *, width: Width) -> nn.Module:
+    """ResNet-18 for images of 224 pixels; `width` 64 is torchvision's."""
+    return ResNet(_large_stem(channels, width), BasicBlock, (2, 2, 2, 2), width, classes)
+
+
+def imagenet_resnet50(channels: int, classes: int, *, width: Width) -> nn.Module:
+    """ResNet-50 for images of 224 pixels; `width` 64 is torchvision's."""
+    return ResNet(_large_stem(channels, width), Bottleneck, (3, 4, 6, 3), width, classes)

@@ -2,7 +2,7 @@
 
 from epsilens.training.checkpoints import Checkpoints
 from epsilens.training.choices import check
-from epsilens.training.config import TrainConfig
+from epsilens.training.config import PublishedConfig, TrainConfig, check_published, form
 from epsilens.training.distribution import World, joined
 from epsilens.training.engine import Epoch, Trainer, precision
 from epsilens.training.fit import fit
@@ -14,11 +14,14 @@ __all__ = [
     "SCHEDULES",
     "Checkpoints",
     "Epoch",
+    "PublishedConfig",
     "TrainConfig",
     "Trainer",
     "World",
     "check",
+    "check_published",
     "fit",
+    "form",
     "joined",
     "precision",
 ]
