@@ -2,7 +2,7 @@
 the ensemble at the headline budget; and whether these accuracies may be believed."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from epsilens.attacks import Ledger, ThreatModel, masking
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.data.manifest import read_manifest, read_split
 from epsilens.data.splits import part_of
-from epsilens.models.checkpoints import load
+from epsilens.models.checkpoints import CARD, load
 from epsilens.models.folding import Folded
 from epsilens.processes import sole_writer
 from epsilens.randomness import noise_seeds
@@ -106,15 +106,17 @@ class Evaluation:
         self.rows.add(samples, ledger.margins, broken_by, **facts, budget=self.settings.epsilon)
         return ledger
 
-    def gate(self, samples: Samples, plain: Tensor, ledger: Ledger) -> dict[str, Any]:
-        """The verdict on masked gradients. plain: margins under PGD at the headline budget, [N]."""
+    def gate(self, samples: Samples, plain: Tensor, ledger: Ledger, history: Sequence[Any]) -> dict[str, Any]:
+        """Whether to believe it. plain: margins under PGD at the headline budget, [N]; history: of the training."""
         images, seeds = samples.pixels(), noise_seeds(self.settings.seed, samples.ids)
         threat = ThreatModel.of(self.norm, self.settings.epsilon)
         given = self.settings.model_dump(include={"steps", "step_factor"})
         measured = masking.probe(self.network, images, samples.labels, threat, seeds, **given)
         measured |= attacks.gate_facts(list(self.settings.ensemble.attacks), ledger, plain)
+        if history:
+            measured["catastrophic_overfitting"] = sum(epoch["catastrophic_overfitting"] for epoch in history)
         found = masking.verdict(measured, len(samples))
-        print("gate:", "sound" if found["sound"] else "MASKED GRADIENTS: " + ", ".join(found["flags"]), flush=True)
+        print("gate:", "sound" if found["sound"] else "NOT SOUND: " + ", ".join(found["flags"]), flush=True)
         return found
 
 
@@ -136,7 +138,8 @@ def main() -> None:
     attacks.check_classes(list(settings.ensemble.attacks), len(manifest["class_names"]))
     network = load(folder, device())
     tested = {name: manifest["splits"][name] for name in manifest["splits"] if name not in NOT_TESTED}
-    key = run_key(CODE, settings.model_dump(), norm, tested, artifacts.read_json(folder / "card.json"), device())
+    history = artifacts.read_json(folder / artifacts.HISTORY)
+    key = run_key(CODE, settings.model_dump(), norm, tested, artifacts.read_json(folder / CARD), device())
     scratch = project_root() / ".checkpoints" / f"attack-{text}-{seed}-{key}"
     test = read_split(artifacts.PREPARED, "test")
     attacked = part_of(test, settings.images, settings.seed, "attack.images")
@@ -146,7 +149,7 @@ def main() -> None:
         for split in tested:
             evaluation.clean(split, read_split(artifacts.PREPARED, split).to(device()))
         plain = evaluation.pgd(attacked.to(device()))[torch.isin(attacked.ids, strongly.ids.cpu())]
-        verdict = evaluation.gate(strongly, plain, evaluation.ensemble(strongly))
+        verdict = evaluation.gate(strongly, plain, evaluation.ensemble(strongly), history)
         folder = artifacts.cell(artifacts.ATTACKS, text, seed)
         artifacts.write_rows(folder / artifacts.ROWS, evaluation.rows.columns)
         artifacts.write_json(folder / artifacts.GATE, verdict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,15 +20,20 @@ from epsilens.attacks.threat import ThreatModel
 from epsilens.types import Images, Labels, Logits, Model, NoiseSeeds
 
 CARLINI, AUTOATTACK = "Carlini et al. 2019, arXiv:1902.06705", "Croce and Hein 2020, arXiv:2003.01690"
+WONG = "Wong et al. 2020, arXiv:2001.03994"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What is measured (label), above which value it fails (limit), and who asks for it."""
+    """What is measured (label), above which value it fails (limit), and who asks for it.
+
+    of_images: whether the number is a share of the images measured, so that one image alone may not decide.
+    """
 
     label: str
     limit: float
     source: str
+    of_images: bool = True
 
 
 # Limits: gap, twice the 3.5 to 4.5 points of networks known to be sound; square and random_output, those of AutoAttack's own
@@ -37,12 +42,17 @@ CHECKS: dict[str, Check] = {
     "gap": Check("accuracy under PGD minus accuracy under the ensemble", 0.08, "RobustBench, arXiv:2010.09670"),
     "square": Check("share broken by Square alone, after attacks with gradients", 0.002, AUTOATTACK),
     "zero_gradients": Check("share of images where the loss has no gradient at all", 0.01, AUTOATTACK),
-    "saturated_gradients": Check("share of pixels at 0 or 1 whose gradient comes back inside", 0.01, CARLINI),
-    "random_output": Check("largest difference of two passes, relative to the logits", 1e-4, AUTOATTACK),
+    "saturated_gradients": Check(
+        "share of pixels at 0 or 1 with a gradient only inside", 0.01, CARLINI, of_images=False
+    ),
+    "random_output": Check(
+        "largest difference of two passes, relative to the logits", 1e-4, AUTOATTACK, of_images=False
+    ),
     "probabilities": Check("share of images whose output is a distribution, not logits", 0.5, AUTOATTACK),
-    "loss_stalls": Check("growth of the loss that PGD loses against one full step", 0.05, CARLINI),
+    "loss_stalls": Check("growth of the loss that PGD lacks of one full step's", 0.05, CARLINI, of_images=False),
     "large_budget": Check("accuracy under PGD where every image may become grey", 0.05, CARLINI),
     "restarts": Check("accuracy that four random restarts of PGD take away", 0.05, CARLINI),
+    "catastrophic_overfitting": Check("epochs in which robust validation accuracy collapsed", 0, WONG, of_images=False),
 }
 
 INSIDE = 1 / 512  # half a grey level: the smallest move of a stored image that is none
@@ -78,10 +88,11 @@ def verdict(measured: Mapping[str, float], images: int) -> dict[str, Any]:
     """
     checks = []
     for name, check in CHECKS.items():
-        limit = check.limit if name in ("random_output", "loss_stalls") else max(check.limit, 1 / images)
+        limit = max(check.limit, 1 / images) if check.of_images else check.limit
         value = measured.get(name)
         failed = value is not None and not value <= limit  # so that NaN fails
-        checks.append({"name": name, **asdict(check), "limit": limit, "value": value, "failed": failed})
+        known = {"name": name, "label": check.label, "source": check.source}
+        checks.append({**known, "limit": limit, "value": value, "failed": failed})
     flags = [check["name"] for check in checks if check["failed"]]
     return {"sound": not flags, "flags": flags, "checks": checks}
 

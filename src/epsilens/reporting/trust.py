@@ -56,6 +56,10 @@ CHECKS: dict[str, Check] = {
         "More starts must find hardly anything new; where they do, one start was too few.",
         "further starts break many images that the first did not",
     ),
+    "catastrophic_overfitting": Check(
+        "Robust validation accuracy must not collapse in training; the epoch kept then is of a shorter training.",
+        "training overfitted catastrophically",
+    ),
 }
 
 
