@@ -86,19 +86,19 @@ class Evaluation:
         def compute() -> Mapping[str, Tensor]:
             return {"margins": attacks.attack_margins(attack, search, self.network, samples, threat, **options)}
 
-        return artifacts.remembered(self.scratch / f"pgd-{norm}-{budget:g}.safetensors", compute)["margins"]
+        return artifacts.remembered(self.scratch / f"pgd-{norm}-{budget!r}", compute)["margins"]
 
     def ensemble(self, samples: Samples) -> Ledger:
         """The ensemble at the headline budget, attack after attack."""
         chosen, batch_size = self.settings.ensemble.attacks, self.settings.batch_size
-        members = {name: attacks.bound(name, given, "attack.ensemble.attacks") for name, given in chosen.items()}
-        path = self.scratch / "ensemble.safetensors"
+        members = {each.name: attacks.bound(each.name, each.options, "attack.ensemble.attacks") for each in chosen}
+        path = self.scratch / "ensemble"
         threat, search = ThreatModel.of(self.norm, self.settings.epsilon), Folded(self.network).predict
         begun = artifacts.remembered(path, lambda: vars(attacks.open_ledger(self.network, samples, batch_size)))
         ledger = Ledger(**{name: column.to(samples.labels.device) for name, column in begun.items()})
         attacks.run(
             members, search, self.network, samples, threat, ledger, seed=self.settings.seed, batch_size=batch_size,
-            save=lambda ledger: artifacts.write_tensors(path, vars(ledger)),
+            save=lambda ledger: artifacts.remember(path, vars(ledger)),
         )  # fmt: skip
         names = [*("clean", *members), ""]  # SURVIVED is the last
         facts = {"split": "test", "attack": attacks.ensemble_name(chosen), "norm": self.norm}
@@ -112,7 +112,7 @@ class Evaluation:
         threat = ThreatModel.of(self.norm, self.settings.epsilon)
         given = self.settings.model_dump(include={"steps", "step_factor"})
         measured = masking.probe(self.network, images, samples.labels, threat, seeds, **given)
-        measured |= attacks.gate_facts(list(self.settings.ensemble.attacks), ledger, plain)
+        measured |= attacks.gate_facts([each.name for each in self.settings.ensemble.attacks], ledger, plain)
         if history:
             measured["catastrophic_overfitting"] = sum(epoch["catastrophic_overfitting"] for epoch in history)
         found = masking.verdict(measured, len(samples))
@@ -135,11 +135,11 @@ def main() -> None:
     settings = config.section(raw, "attack", AttackConfig)
     norm = config.section(raw, "threat", ThreatConfig).norm
     manifest, folder = read_manifest(artifacts.PREPARED), artifacts.cell(artifacts.MODELS, text, seed)
-    attacks.check_classes(list(settings.ensemble.attacks), len(manifest["class_names"]))
+    attacks.check_classes([each.name for each in settings.ensemble.attacks], len(manifest["class_names"]))
     network = load(folder, device())
     tested = {name: manifest["splits"][name] for name in manifest["splits"] if name not in NOT_TESTED}
     history = artifacts.read_json(folder / artifacts.HISTORY)
-    key = run_key(CODE, settings.model_dump(), norm, tested, artifacts.read_json(folder / CARD), device())
+    key = run_key(CODE, settings.model_dump_json(), norm, tested, artifacts.read_json(folder / CARD), device())
     scratch = project_root() / ".checkpoints" / f"attack-{text}-{seed}-{key}"
     test = read_split(artifacts.PREPARED, "test")
     attacked = part_of(test, settings.images, settings.seed, "attack.images")

@@ -11,7 +11,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +105,19 @@ def read_tensors(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
         raise DataError(f"{path}: is no safetensors file: {error}") from None
 
 
+def remember(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Keep named tensors for a run that may be interrupted: their SHA-256, then safetensors."""
+    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    write_bytes(path, hashlib.sha256(content).digest() + content)
+
+
 def remembered(path: Path, compute: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """What an interrupted run left in `path`, or else what `compute` gives, written there."""
-    with suppress(DataError):
-        return read_tensors(path)
+    """What `remember` left in `path`; if there is nothing, or it is damaged, what `compute` gives, kept there."""
+    held = path.read_bytes() if path.is_file() else b""
+    if held and hashlib.sha256(held[32:]).digest() == held[:32]:
+        return safetensors.torch.load(held[32:])
     found = compute()
-    write_tensors(path, found)
+    remember(path, found)
     return found
 
 

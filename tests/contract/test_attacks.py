@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from epsilens.attacks import ATTACKS, STANDARD, ThreatModel, bound, ensemble_name, margins
+from epsilens.attacks.config import Member
 from epsilens.errors import ConfigError, NumericError
 
 SHAPE = (2, 12, 10)  # channels, height, width: all different
@@ -121,7 +122,9 @@ def test_options_are_checked(name: str) -> None:
 
 
 def test_only_the_standard_protocol_is_called_autoattack() -> None:
-    assert ensemble_name(STANDARD) == "autoattack"
-    assert ensemble_name({**STANDARD, "square": {"queries": 1000}}) == "ensemble"
-    assert ensemble_name(dict(reversed(STANDARD.items()))) == "ensemble"
-    assert ensemble_name({"apgd_ce": {"iterations": 100}}) == "ensemble"
+    standard = [Member(name=name, options=options) for name, options in STANDARD.items()]
+    fewer = Member(name="square", options={"queries": 4999})
+    assert ensemble_name(standard) == "autoattack"
+    assert ensemble_name([*standard[:3], fewer]) == "ensemble"
+    assert ensemble_name(standard[::-1]) == "ensemble"
+    assert ensemble_name(standard[:1]) == "ensemble"

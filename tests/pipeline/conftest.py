@@ -37,7 +37,13 @@ TOY: dict[str, Any] = {
         "epsilon": 4,
         "epsilons": {"linf": [4], "l2": [0.5]},
         "steps": 2,
-        "ensemble": {"images": 8, "attacks": {"apgd_ce": {"iterations": 2}, "square": {"queries": 3}}},
+        "ensemble": {
+            "images": 8,
+            "attacks": [
+                {"name": "apgd_ce", "options": {"iterations": 2}},
+                {"name": "square", "options": {"queries": 3}},
+            ],
+        },
     },
     "attribute": {"gallery": 2, "methods": {"gradient": {}, "random": {}}},
     "score": {
@@ -50,7 +56,7 @@ TOY: dict[str, Any] = {
     },
     "report": {"bootstrap": 100},
 }
-REPLACED = ("attacks", "methods", "metrics")  # mappings that are taken as they stand, not merged
+REPLACED = ("methods", "metrics")  # mappings that are taken as they stand, not merged
 
 
 def overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

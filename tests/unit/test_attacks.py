@@ -36,10 +36,10 @@ def seeds(count: int) -> Tensor:
     return torch.arange(count)
 
 
-def attack_config(attacks: dict | None = None, **changes: object) -> AttackConfig:
+def attack_config(names: tuple[str, ...] = ("square",), **changes: object) -> AttackConfig:
     given: dict = {
         "images": 0, "batch_size": 1, "epsilon": 8.0, "epsilons": {"linf": (8.0,)}, "steps": 1, "step_factor": 1.0,
-        "restarts": 1, "seed": 0, "ensemble": {"images": 0, "attacks": attacks or {"square": {"queries": 5}}},
+        "restarts": 1, "seed": 0, "ensemble": {"images": 0, "attacks": tuple({"name": name, "options": {}} for name in names)},
     }  # fmt: skip
     return AttackConfig(**(given | changes))
 
@@ -58,7 +58,11 @@ def test_a_wrong_budget_is_an_error(norm: str, budget: float) -> None:
 
 
 def test_all_wrong_budgets_are_named() -> None:
-    attack = attack_config(epsilon=9, epsilons={"linf": (300.0,), "l2": (1.0,)}, attacks={"apgd_c": {}, "square": {}})
+    attack = attack_config(
+        epsilon=9,
+        epsilons={"linf": (300.0,), "l2": (1.0,)},
+        attacks=[{"name": "apgd_c", "options": {}}, {"name": "square", "options": {}}],
+    )
     with pytest.raises(ConfigError) as found:
         check(ThreatConfig(norm="linf"), attack, (0.0, 400.0))
     for expected in (
@@ -108,9 +112,10 @@ def test_margins() -> None:
     assert margins(logits, torch.tensor([1, 2])).tolist() == [2.0, -6.0]
 
 
-def test_a_nan_logit_is_an_error_and_no_class() -> None:
+@pytest.mark.parametrize("logits", [(1.0, math.nan), (math.nan, 1.0), (math.inf, math.inf)])
+def test_a_nan_logit_is_an_error_and_no_class(logits: tuple[float, float]) -> None:
     with pytest.raises(NumericError, match="NaN"):
-        margins(torch.tensor([[1.0, math.nan]]), torch.tensor([0]))
+        margins(torch.tensor([[0.0, 1.0], logits]), torch.tensor([0, 0]))
 
 
 def test_worst_case_is_over_iterates_and_restarts() -> None:
@@ -190,10 +195,14 @@ def test_a_perturbation_outside_the_threat_model_is_an_error(change: float) -> N
         ThreatModel.of("linf", 8).verify(x, wrong)
 
 
-def test_verify_accepts_the_boundary() -> None:
-    x = torch.rand(50, *SHAPE)
-    threat = ThreatModel.of("linf", 8)
-    threat.verify(x, (x + threat.epsilon).clamp(0, 1))
+@pytest.mark.parametrize(("norm", "budget"), [("linf", 8), ("linf", 0.001), ("l2", 0.5), ("l2", 1e-4)])
+def test_verify_accepts_the_boundary_and_nothing_beyond(norm: str, budget: float) -> None:
+    x, threat = 0.2 + 0.6 * torch.rand(50, 3, 32, 32), ThreatModel.of(norm, budget)
+    step = torch.randn(x.shape).sign() if norm == "linf" else torch.randn(x.shape)
+    step = step / threat.measure(torch.zeros_like(x), step)[:, None, None, None]
+    threat.verify(x, x + threat.epsilon * step)
+    with pytest.raises(NumericError, match="left its threat model"):
+        threat.verify(x, x + (1.01 * threat.epsilon + (5e-7 if norm == "linf" else 4e-5)) * step)
 
 
 def test_margins_of_samples_do_not_depend_on_batch_size() -> None:

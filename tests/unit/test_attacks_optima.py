@@ -165,6 +165,24 @@ def test_to_plane_out_of_reach_ends_in_the_nearest_corner() -> None:
         assert to_plane(points, normal, torch.tensor([0.0]), norm).tolist() == [[0.0, 0.0, 0.0]]
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_to_plane_does_not_depend_on_the_scale_of_the_gradient(norm: str) -> None:
+    """A saturated network has gradients of 1e-25, whose squares are nothing in 32 bits; some pixels have none at all."""
+    generator = torch.Generator().manual_seed(0)
+    points, normal = torch.rand(9, 20, generator=generator), torch.randn(9, 20, generator=generator)
+    normal[:, :4], points[0] = 0, 1.0
+    offset = (normal * points).sum(1) + torch.linspace(-4, 30, 9)
+    plain = to_plane(points, normal, offset, norm)
+    torch.testing.assert_close(
+        to_plane(points, normal * 2.0**-90, offset * 2.0**-90, norm), plain, rtol=1e-4, atol=1e-5
+    )
+    assert (to_plane(points, 0 * normal, offset, norm) == 0).all()
+    uneven = normal * torch.logspace(0, -35, 20)
+    found = to_plane(points, uneven, offset, norm)
+    assert found.isfinite().all()
+    assert ((points + found >= 0) & (points + found <= 1)).all()
+
+
 def test_squares_shrink_as_the_paper_says() -> None:
     sides = [side_of(query, 32, 32, "linf") for query in (0, 10, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)]
     assert sides == [29, 29, 20, 14, 10, 7, 5, 4, 3, 2, 1]

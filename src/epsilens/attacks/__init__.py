@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from epsilens.attacks.apgd import apgd, apgd_ce, apgd_dlr, apgd_t
-from epsilens.attacks.config import AttackConfig, ThreatConfig
+from epsilens.attacks.config import AttackConfig, Member, ThreatConfig
 from epsilens.attacks.ensemble import SURVIVED, Ledger, attack_margins, clean_margins, open_ledger, run
 from epsilens.attacks.fab import fab, fab_t
 from epsilens.attacks.losses import margins
@@ -77,10 +77,10 @@ STANDARD: dict[str, dict[str, int]] = {
 }
 
 
-def ensemble_name(attacks: Mapping[str, Mapping[str, Any]]) -> str:
+def ensemble_name(members: Sequence[Member]) -> str:
     """`autoattack` for the standard protocol, attack for attack and number for number; `ensemble` for anything else."""
-    given = {name: dict(chosen) for name, chosen in attacks.items()}
-    return "autoattack" if list(given.items()) == list(STANDARD.items()) else "ensemble"
+    given = [(member.name, member.options) for member in members]
+    return "autoattack" if given == list(STANDARD.items()) else "ensemble"
 
 
 def bound(name: str, given: Mapping[str, Any], key: str) -> Callable[..., tuple[Images, Tensor]]:
@@ -126,9 +126,9 @@ def check(threat: ThreatConfig, attack: AttackConfig, trained: tuple[float, ...]
         lines.append(
             f"params.yaml: attack.epsilon: found {attack.epsilon:g}, expected one of attack.epsilons.{threat.norm}"
         )
-    for name, given in attack.ensemble.attacks.items():
+    for member in attack.ensemble.attacks:
         try:
-            bound(name, given, "attack.ensemble.attacks")
+            bound(member.name, member.options, "attack.ensemble.attacks")
         except ConfigError as error:
             lines.append(str(error))
     if lines:

@@ -20,20 +20,27 @@ class ThreatConfig(Section):
     norm: Norm
 
 
+class Member(Section):
+    """One attack of the ensemble. name: a key of ATTACKS, with an @label where it occurs twice; options: its arguments."""
+
+    name: str
+    options: dict[str, Any]
+
+
 class EnsembleConfig(Section):
     """The strongest attack, at the headline budget: a sequence of attacks, each on what withstood those before it.
 
-    images: of those under PGD (0 = all); attacks: keys of ATTACKS with their options.
+    images: of those under PGD (0 = all); attacks: a list, because their order counts and DVC sees none in a mapping.
     """
 
     images: Natural
-    attacks: dict[str, dict[str, Any]]
+    attacks: Annotated[tuple[Member, ...], Field(min_length=1)]
 
     @field_validator("attacks")
     @classmethod
-    def _some(cls, attacks: dict[str, Any]) -> dict[str, Any]:
-        if not attacks:
-            raise ValueError("at least one attack")
+    def _distinct(cls, attacks: tuple[Member, ...]) -> tuple[Member, ...]:
+        if len({attack.name for attack in attacks}) < len(attacks):
+            raise ValueError("different names (an @label tells two uses of one attack apart)")
         return attacks
 
 

@@ -15,13 +15,13 @@ TINY = 1e-12  # keeps the DLR losses finite where logits are equal
 def margins(logits: Logits, labels: Labels) -> Tensor:
     """Logit of the label minus the best other logit, [N]: not positive where the network is wrong.
 
-    Raises NumericError if a logit is NaN, for its arg-max would be a class like any other.
+    Raises NumericError if it is NaN (a logit is, or two are infinite), for the arg-max would be a class like any other.
     """
-    if logits.isnan().any():
-        raise NumericError("the network's logits are NaN")
     own = logits.gather(1, labels[:, None]).squeeze(1)
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return own - others.amax(dim=1)
+    found = own - logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+    if found.isnan().any():
+        raise NumericError("the network's logits are NaN, or infinite")
+    return found
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> Tensor:

@@ -23,10 +23,14 @@ def to_plane(points: Points, normal: Tensor, offset: Tensor, norm: str) -> Tenso
     """
     need = offset - torch.linalg.vecdot(normal, points)
     direction = normal.sign() * need.sign()[:, None]
-    weight = normal.abs()
+    scale = normal.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(normal.dtype).tiny)
+    weight, need = (
+        normal.abs() / scale,
+        need.abs() / scale.squeeze(1),
+    )  # so that no square of a small gradient underflows
     rate = torch.ones_like(weight) if norm == "linf" else weight
     room = torch.where(direction > 0, 1 - points, points)
-    limit, need = room / rate, need.abs()  # when a coordinate meets its bound; 0/0 = NaN is never, and weighs nothing
+    limit = room / rate  # when a coordinate meets its bound; 0/0 = NaN is never, and weighs nothing
     speed, most = weight * rate, weight * room
     time, moving = torch.zeros_like(need), None
     for _ in range(ROUNDS):
@@ -34,7 +38,7 @@ def to_plane(points: Points, normal: Tensor, offset: Tensor, norm: str) -> Tenso
         running = free.to(weight)
         total = torch.linalg.vecdot(speed, running)
         met = torch.linalg.vecdot(most, 1 - running)
-        time = torch.where(total > 0, (need - met) / total, time)
+        time = torch.where(total > 0, (need - met) / total, time).clamp_max(torch.finfo(normal.dtype).max)
         before, moving = moving, free.sum(dim=1)
         if before is not None and torch.equal(before, moving):
             break

@@ -19,6 +19,7 @@ SHARE = 0.8  # of the pixels, in the first squares
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the share is halved
 TILES = 5  # tiles along the height at the start (L2)
 TINY = 1e-12
+BLOCK = 500  # queries whose noise is drawn at once
 
 
 @torch.no_grad()
@@ -32,7 +33,7 @@ def square(
     propose = PROPOSALS[threat.norm]
     worst = STARTS[threat.norm](images, threat.epsilon, seeds)
     lowest = margins(predict(worst), labels)
-    chance = per_image(torch.rand, (queries, 5 + images.shape[1]), seeds, "square").to(images)
+    chance = lowest  # drawn block by block, for the images that are left
     rows = torch.arange(len(images), device=images.device)
     x, y, best, least = images, labels, worst.clone(), lowest.clone()
     for query in range(queries):
@@ -41,8 +42,10 @@ def square(
             rows, x, y, best, least, chance = (column[going] for column in (rows, x, y, best, least, chance))
         if not len(rows):
             break
+        if query % BLOCK == 0:
+            chance = per_image(torch.rand, (BLOCK, 5 + images.shape[1]), seeds[rows.cpu()], "square", query).to(images)
         side = side_of(query, images.shape[2], images.shape[3], threat.norm)
-        candidate = propose(x, best, threat.epsilon, side, chance[:, query])
+        candidate = propose(x, best, threat.epsilon, side, chance[:, query % BLOCK])
         margin = margins(predict(candidate), y)
         better = margin < least
         best, least = torch.where(better[:, None, None, None], candidate, best), torch.where(better, margin, least)

@@ -23,7 +23,7 @@ class _L2Step(L2Step):
 
 
 STEPS: dict[str, type[AttackerStep]] = {"linf": LinfStep, "l2": _L2Step}
-TOLERANCE = 1e-5  # float32 rounding of x + delta - x, relative to pixels in [0, 1]
+ROUNDING = 2.5e-7  # of x + delta - x in 32 bits for pixels in [0, 1], a pixel
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class ThreatModel:
         largest = float(self.measure(images, adversarial).max())
         low, high = float(adversarial.min()), float(adversarial.max())
         # Written so that a NaN fails every comparison and so raises.
-        if not (largest <= self.epsilon + TOLERANCE * max(1.0, self.epsilon) and low >= 0 and high <= 1):
+        slack = ROUNDING * (1 if self.norm == "linf" else math.sqrt(images[0].numel())) + 1e-6 * self.epsilon
+        if not (largest <= self.epsilon + slack and low >= 0 and high <= 1):
             raise NumericError(
                 f"an attack left its threat model: largest {self.norm} norm {largest:.6f} (allowed {self.epsilon:.6f}), "
                 f"pixels {low:.4f} to {high:.4f} (allowed 0 to 1)"
