@@ -37,9 +37,10 @@ def seeds(count: int) -> Tensor:
 
 
 def attack_config(names: tuple[str, ...] = ("square",), **changes: object) -> AttackConfig:
+    members = tuple({"name": name, "options": {}} for name in names)
     given: dict = {
         "images": 0, "batch_size": 1, "epsilon": 8.0, "epsilons": {"linf": (8.0,)}, "steps": 1, "step_factor": 1.0,
-        "restarts": 1, "seed": 0, "ensemble": {"images": 0, "attacks": tuple({"name": name, "options": {}} for name in names)},
+        "restarts": 1, "seed": 0, "ensemble": {"images": 0, "attacks": members},
     }  # fmt: skip
     return AttackConfig(**(given | changes))
 
@@ -58,11 +59,7 @@ def test_a_wrong_budget_is_an_error(norm: str, budget: float) -> None:
 
 
 def test_all_wrong_budgets_are_named() -> None:
-    attack = attack_config(
-        epsilon=9,
-        epsilons={"linf": (300.0,), "l2": (1.0,)},
-        attacks=[{"name": "apgd_c", "options": {}}, {"name": "square", "options": {}}],
-    )
+    attack = attack_config(("apgd_c", "square"), epsilon=9, epsilons={"linf": (300.0,), "l2": (1.0,)})
     with pytest.raises(ConfigError) as found:
         check(ThreatConfig(norm="linf"), attack, (0.0, 400.0))
     for expected in (
