@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +114,34 @@ class Project:
         """Commit all that Git may see."""
         self.run("git", "add", "--all")
         self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "state")
+
+
+@contextmanager
+def started(project: Project, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own, killed with all that it started at the end."""
+    env = project.env | {"EPSILENS_CHECKPOINT_SECONDS": "0"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=project.folder, env=env, text=True, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            kill(-process.pid)
+
+
+def kill(pid: int) -> None:
+    """kill -9, of a group if negative."""
+    with suppress(ProcessLookupError):
+        os.killpg(-pid, signal.SIGKILL) if pid < 0 else os.kill(pid, signal.SIGKILL)
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
 
 
 def make_project(root: Path, folder: Path) -> Project:

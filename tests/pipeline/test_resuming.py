@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from epsilens.artifacts import sha256
-from tests.pipeline.conftest import Factory, Project
+from tests.pipeline.conftest import Factory, Project, kill, started, until
 
 LONG = {"train": {"epochs": 30}, "sweep": {"epsilons": [4]}}  # a minute at most; killed long before
 TRAIN = ("python", "-m", "stages.train", "--epsilon", "4", "--seed", "0")
@@ -37,34 +33,6 @@ def prepared(fresh: Factory, tmp_path: Path) -> Project:
     project.params(LONG)
     project.run("dvc", "repro", "prepare")
     return project
-
-
-@contextmanager
-def started(project: Project, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process group of its own, killed with all that it started at the end."""
-    env = project.env | {"EPSILENS_CHECKPOINT_SECONDS": "0"}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=project.folder, env=env, text=True, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            kill(-process.pid)
-
-
-def kill(pid: int) -> None:
-    """kill -9, of a group if negative."""
-    with suppress(ProcessLookupError):
-        os.killpg(-pid, signal.SIGKILL) if pid < 0 else os.kill(pid, signal.SIGKILL)
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def checkpoints(project: Project) -> list[Path]:

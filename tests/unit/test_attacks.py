@@ -88,6 +88,15 @@ def test_l2_pgd_lands_exactly_on_the_worst_case() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-30])
+def test_l2_pgd_does_not_depend_on_the_size_of_the_gradient(scale: float) -> None:
+    """An overconfident network has gradients whose squares are nothing in 32 bits."""
+    model, x, labels = Linear(), images().float(), torch.ones(3, dtype=torch.int64)
+    threat = ThreatModel.of("l2", 0.25)
+    found = pgd(lambda y: scale * model(y), x, labels, threat, x, steps=20, step_size=0.05)
+    torch.testing.assert_close(found, (x - 0.25 * model.weight / model.weight.norm()).float(), rtol=0, atol=1e-5)
+
+
 def test_the_other_class_is_attacked_in_the_other_direction() -> None:
     model, x = Linear(), images()
     threat = ThreatModel.of("linf", 8)

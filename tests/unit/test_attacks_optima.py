@@ -107,6 +107,43 @@ def test_apgd_ends_on_the_best_corner_of_a_curved_loss(norm: str) -> None:
     assert (found - peak).abs().max() < 0.01
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_steps_as_the_paper_says(norm: str) -> None:
+    """Algorithm 1: the first step has size 2 epsilon and no momentum, later ones add a quarter of the step before."""
+    seen, weight = [], torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    turn = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def predict(images: Tensor) -> Tensor:  # the gradient changes from call to call
+        seen.append(images.detach())
+        score = ((weight + len(seen) * turn) * images).flatten(1).sum(dim=1)
+        return torch.stack([0 * score + 1000, score], dim=1)
+
+    def towards(point: Tensor, call: int) -> Tensor:
+        gradient = weight + call * turn
+        direction = gradient.sign() if norm == "linf" else gradient / gradient.norm()
+        return into(point + 2 * threat.epsilon * direction)
+
+    def into(point: Tensor) -> Tensor:
+        delta = point - x
+        size = norms(delta, norm).item()
+        inside = (
+            delta.clamp(-threat.epsilon, threat.epsilon) if norm == "linf" else delta * min(1, threat.epsilon / size)
+        )
+        return (x + inside).clamp(0, 1)
+
+    x, labels = torch.full((1, *SHAPE), 0.5, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    threat = ThreatModel(norm, 0.1 if norm == "linf" else 0.6)
+    start = threat.random_start(x, torch.rand(x.shape, generator=torch.Generator().manual_seed(2)).to(x))
+    loss = lambda logits, *_: logits[:, 1]  # noqa: E731 - one line says it
+    apgd(predict, x, labels, labels, threat, start, iterations=3, loss=loss)
+    expected = [start, towards(start, 1)]
+    for call in (2, 3):
+        now, before = expected[-1], expected[-2]
+        expected.append(into(now + 0.75 * (towards(now, call) - now) + 0.25 * (now - before)))
+    for found, wanted in zip(seen, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
 def test_apgd_leaves_broken_images_alone() -> None:
     model, seen = Linear(), []
 

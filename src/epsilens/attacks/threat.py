@@ -16,10 +16,12 @@ UNITS = {"linf": 1 / 255, "l2": 1.0}  # of a budget as the literature writes it,
 
 
 class _L2Step(L2Step):
-    """That of `robustness`, for gradients of any memory layout (channels_last among them)."""
+    """That of `robustness`, for gradients of any memory layout and any size: overconfident networks have tiny ones."""
 
     def step(self, x: Images, grad: Tensor) -> Images:
-        return x + grad / (norms(grad, "l2").view(-1, 1, 1, 1) + 1e-10) * self.step_size
+        largest = norms(grad, "linf").view(-1, 1, 1, 1).clamp_min(torch.finfo(grad.dtype).tiny)
+        direction = grad / largest  # so that no square of it underflows
+        return x + direction / norms(direction, "l2").view(-1, 1, 1, 1).clamp_min(1) * self.step_size
 
 
 STEPS: dict[str, type[AttackerStep]] = {"linf": LinfStep, "l2": _L2Step}
