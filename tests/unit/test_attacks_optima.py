@@ -12,7 +12,7 @@ from epsilens.attacks import ThreatModel, apgd, bound, fab, margins, worst_case
 from epsilens.attacks.apgd import windows
 from epsilens.attacks.losses import cross_entropies, dlr, dlr_targeted
 from epsilens.attacks.planes import to_plane
-from epsilens.attacks.square import bumps, side_of
+from epsilens.attacks.square import PROPOSALS, STARTS, bumps, side_of
 from epsilens.attacks.threat import norms
 
 SHAPE = (3, 9, 7)
@@ -144,6 +144,53 @@ def test_apgd_steps_as_the_paper_says(norm: str) -> None:
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
 
 
+def plateau(images: Tensor) -> Tensor:
+    """Grey images have no gradient; away from grey, logit 0 falls below four others."""
+    away = (images - 0.5).flatten(1).mean(dim=1).abs()
+    others = [(k + 1) * 1e-4 + 0 * away for k in range(4)]
+    return torch.stack([1 - (away - 0.001).clamp_min(0) * 1000, *others], dim=1)
+
+
+@pytest.mark.parametrize("name", ["apgd_ce", "apgd_dlr", "apgd_t"])
+def test_apgd_starts_at_random(name: str) -> None:
+    x, labels, threat = torch.full((8, *SHAPE), 0.5), torch.zeros(8, dtype=torch.int64), ThreatModel("linf", 0.2)
+    _, margin = bound(name, ATTACKS[name], "key")(plateau, x, labels, threat, torch.arange(8))
+    assert (margin <= 0).sum() >= 6
+    other = torch.arange(8) + 100
+    first, second = (bound(name, ATTACKS[name], "key")(plateau, x, labels, threat, s)[0] for s in (other, other + 1))
+    assert not torch.equal(first, second)
+
+
+def test_every_target_of_apgd_has_a_start_of_its_own() -> None:
+    model, seen = Linear(), []
+
+    def predict(images: Tensor) -> Tensor:
+        seen.append(images.detach())
+        return model(images)
+
+    threat = ThreatModel("linf", 1e-6)  # breaks nothing
+    bound("apgd_t", {"iterations": 1, "targets": 3}, "key")(
+        predict, model.images, model.labels, threat, torch.arange(8)
+    )
+    first, second, third = seen[1::2]  # after the ranking: start and step of each target
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("name", ["apgd_dlr", "apgd_t", "fab_t"])
+def test_losses_without_scale_see_through_loud_logits(name: str) -> None:
+    """Times 10,000 the cross entropy has no gradient left; the ratios of logits do not change."""
+    model = Linear()
+    x, labels, threat = model.images.float(), model.labels, ThreatModel("linf", float(2 * model.nearest("linf").max()))
+
+    def loud(images: Tensor) -> Tensor:
+        return 1e4 * model(images)
+
+    blind = bound("apgd_ce", ATTACKS["apgd_ce"], "key")(loud, x, labels, threat, torch.arange(8))[1]
+    assert (blind > 0).all()
+    assert (bound(name, ATTACKS[name], "key")(loud, x, labels, threat, torch.arange(8))[1] <= 0).all()
+
+
 def test_apgd_leaves_broken_images_alone() -> None:
     model, seen = Linear(), []
 
@@ -225,6 +272,46 @@ def test_squares_shrink_as_the_paper_says() -> None:
     assert sides == [29, 29, 20, 14, 10, 7, 5, 4, 3, 2, 1]
     assert [side_of(query, 32, 32, "l2") for query in (0, 11, 8001)] == [29, 21, 3]
     assert side_of(0, 8, 32, "linf") == 8
+
+
+def proposals(norm: str, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Grey images, what is best so far, and what Square proposes next, for 60 images."""
+    x, epsilon = torch.full((60, *SHAPE), 0.5, dtype=torch.float64), 0.2 if norm == "linf" else 1.5
+    seeds = torch.arange(60)
+    best = STARTS[norm](x, epsilon, seeds)
+    chance = torch.rand(60, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return x, best, PROPOSALS[norm](x, best, epsilon, side, chance)
+
+
+def test_square_starts_with_stripes_and_moves_squares_by_the_whole_budget() -> None:
+    x, best, candidate = proposals("linf", 3)
+    torch.testing.assert_close((best - x).abs(), torch.full_like(x, 0.2))
+    assert ((best - x).amin(dim=2) == (best - x).amax(dim=2)).all()  # columns
+    torch.testing.assert_close((candidate - x).abs(), torch.full_like(x, 0.2))
+    corners = set()
+    for before, after in zip(best, candidate, strict=True):
+        changed = (before - after).abs().amax(dim=0) > 1e-9
+        if changed.any():
+            down, across = changed.nonzero().T
+            assert down.max() - down.min() < 3
+            assert across.max() - across.min() < 3
+            corners |= {(int(down.min()), int(across.max()))}
+    assert {0, SHAPE[1] - 3} <= {down for down, _ in corners}  # the first and the last place
+    assert SHAPE[2] - 1 in {across for _, across in corners}
+    signs = (candidate - x)[:, :, 4, 3].sign()
+    assert len({tuple(row) for row in signs.tolist()}) == 8  # every channel by itself
+
+
+def test_l2_square_moves_the_budget_of_one_window_into_another() -> None:
+    x, best, candidate = proposals("l2", 3)
+    for images in (best, candidate):
+        torch.testing.assert_close(norms(images - x, "l2"), torch.full((60,), 1.5, dtype=torch.float64))
+    before, after = best - x, candidate - x
+    emptied = (after == 0).all(dim=1) & (before != 0).any(dim=1)
+    assert emptied.flatten(1).any(dim=1).float().mean() > 0.5
+    torch.testing.assert_close(before.square().sum(dim=(2, 3)), after.square().sum(dim=(2, 3)))  # channel by channel
+    kept = (before - after).abs() < 1e-9
+    assert (kept.flatten(1).sum(dim=1) >= before[0].numel() - 2 * 3 * 9).all()
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 6])

@@ -41,7 +41,7 @@ class Darken:
     def __call__(self, predict: Callable, images: Tensor, labels: Tensor, threat: ThreatModel, seeds: Tensor) -> tuple:
         self.seen.append((images[:, 0, 0, 0] * 255).round().int().tolist())
         found = images - self.levels / 255
-        return found, torch.zeros(len(images))
+        return found, bright(found)[:, 0]
 
 
 def start() -> Ledger:
@@ -70,9 +70,22 @@ def test_a_weaker_later_attack_does_not_raise_the_margin() -> None:
 
 
 def test_the_network_itself_has_the_last_word() -> None:
-    """The form of the network that the attacks see is fooled, the network is not."""
-    ledger = attack_all({"strong": Darken(5)}, start(), judge=lambda images: bright(images + 50 / 255))
+    """The form of the network that the attacks see is fooled, the network is not: they are repeated on the network."""
+    strong = Darken(5)
+    ledger = attack_all({"strong": strong}, start(), judge=lambda images: bright(images + 50 / 255))
     assert (ledger.broken_by[2:] == SURVIVED).all()
+    assert sum(map(len, strong.seen)) == 8 + 5  # 102 to 106 were taken for broken
+
+
+def test_what_rounding_hid_at_the_boundary_is_found_on_the_network_itself() -> None:
+    """An attack that stops just beyond the boundary of the network that it is given."""
+
+    def just_beyond(predict: Callable, images: Tensor, labels: Tensor, threat: ThreatModel, seeds: Tensor) -> tuple:
+        found = images - (predict(images)[:, 0] + 0.01)[:, None, None, None] / 255
+        return found, predict(found)[:, 0] - predict(found)[:, 1]
+
+    ledger = attack_all({"near": just_beyond}, start(), judge=lambda images: bright(images + 0.5 / 255))
+    assert (ledger.broken_by != SURVIVED).all()
 
 
 @pytest.mark.parametrize("stop", range(5))

@@ -174,7 +174,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "sparse": (lambda: changed(fc_weight=WEIGHTS["fc.weight"].to_sparse()), r"no weights are fc\.weight"),
     "two names": (lambda: {**WEIGHTS, "linear.bias": torch.rand(4)}, "two names of the same"),
     "a deviation of 0": (lambda: attacker_model(CIFAR) | {"normalizer.new_std": torch.zeros(3), "attacker.normalize.new_std":
-                                                          torch.zeros(3)}, "above 0 for each channel"),
+                                                          torch.zeros(3)}, "for each channel a number in"),
+    "pixels to 255": (lambda: attacker_model(CIFAR) | {"normalizer.new_mean": torch.full((3,), 125.0),
+                      "attacker.normalize.new_mean": torch.full((3,), 125.0)}, r"for pixels in \[0, 1\]"),
+    "one number for a billion": (lambda: changed(fc_bias=torch.zeros(1).expand(10**9)), r"no weights are fc\.bias"),
+    "a negative variance": (lambda: changed(bn1_running_var=-torch.ones(4)), r"variances below 0 in bn1\.running_var"),
     "two networks": (lambda: attacker_model(CIFAR) | {"attacker.model.linear.bias": torch.rand(4)},
                      r"attacker\.model\.linear\.bias is not what it should repeat"),
     "two normalisations": (lambda: attacker_model(CIFAR) | {"attacker.normalize.new_mean": torch.rand(3, 1, 1)},

@@ -75,7 +75,12 @@ def run(
 def _judged(
     attack: Callable[..., Any], search: Model, judge: Model, samples: Samples, threat: ThreatModel, seed: int
 ) -> Tensor:
-    images = samples.pixels()
-    found, _ = attack(search, images, samples.labels, threat, noise_seeds(seed, samples.ids))
+    """Margins that `judge` gives to what the attack finds, [N]. Where `search` takes an image for broken and `judge` does
+    not (rounding, at the boundary), the attack is repeated on `judge` itself."""
+    images, labels, seeds = samples.pixels(), samples.labels, noise_seeds(seed, samples.ids)
+    found, claimed = attack(search, images, labels, threat, seeds)
+    doubtful = ((claimed <= 0) & (margins(judge(found), labels) > 0)).nonzero().flatten()
+    if len(doubtful):
+        found[doubtful], _ = attack(judge, images[doubtful], labels[doubtful], threat, seeds[doubtful.cpu()])
     threat.verify(images, found)
-    return margins(judge(found), samples.labels)
+    return margins(judge(found), labels)

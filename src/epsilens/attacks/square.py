@@ -100,14 +100,13 @@ def _l2_proposal(images: Images, best: Images, epsilon: float, side: int, chance
     used = delta.square()
     total = used.sum(dim=(1, 2, 3), keepdim=True)
     local = used[to].sum(dim=(2, 3), keepdim=True)
-    emptied = used.clone()
-    emptied[to], emptied[fro] = 0, 0
-    freed = used.sum(dim=(2, 3), keepdim=True) - emptied.sum(dim=(2, 3), keepdim=True)
+    either = torch.zeros_like(used)
+    either[to], either[fro] = used[to], used[fro]
     shape = bumps(side).to(images)
     bump = torch.where(chance[:, 4, None, None] > 0.5, shape.T, shape)[:, None] * _signs(chance[:, 5:, None, None])
     bump = bump + delta[to] / (local.sqrt() + TINY)
     bump = bump / (bump.square().sum(dim=(2, 3), keepdim=True).sqrt() + TINY)
-    budget = ((epsilon**2 - total).clamp_min(0) / channels + freed.clamp_min(0)).sqrt()
+    budget = ((epsilon**2 - total).clamp_min(0) / channels + either.sum(dim=(2, 3), keepdim=True)).sqrt()
     delta[fro] = 0
     delta[to] = bump * budget
     return _within(images, delta, epsilon)

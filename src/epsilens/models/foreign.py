@@ -152,6 +152,9 @@ def _state(path: Path, tree: Any) -> tuple[str, State]:
     wrong = [key for key, value in state.items() if value.is_floating_point() and not _finite(value)]
     if wrong:
         raise DataError(f"{path}: NaN, infinity or numbers beyond float32 in {_some(wrong)}")
+    negative = [key for key, value in state.items() if key.endswith("running_var") and (value < 0).any()]
+    if negative:
+        raise DataError(f"{path}: variances below 0 in {_some(negative)}")
     return under, dict(state)
 
 
@@ -165,9 +168,13 @@ def _parts(path: Path, state: State, layout: Layout) -> tuple[State, list[float]
     if not layout.mean:
         return state, None, None
     mean, std = (state.pop(key, torch.zeros(0)).flatten().float() for key in (layout.mean, layout.std))
-    if not len(mean) == len(std) > 0 or not (std > 0).all():
+    unit = (mean >= 0).all() and (mean <= 1).all() and (std > 0).all() and (std <= 1).all()
+    if not len(mean) == len(std) > 0 or not unit:
         found = f"found {mean.tolist()} and {std.tolist()}"
-        raise DataError(f"{path}: {layout.mean}, {layout.std}: {found}, expected a number above 0 for each channel")
+        raise DataError(
+            f"{path}: {layout.mean}, {layout.std}: {found}, expected for each channel a number in [0, 1] and one above 0, "
+            "for pixels in [0, 1]"
+        )
     outside = [key for key in state if not key.startswith(layout.network)]
     if outside:
         raise DataError(f"{path}: {_some(outside)}: not known in this layout ({layout.source})")
@@ -234,7 +241,10 @@ def _is_plain(value: object) -> bool:
     """Whether it is a tensor of real numbers, one after the other in memory."""
     if not isinstance(value, Tensor) or value.is_quantized or value.is_complex():
         return False
-    return value.layout is torch.strided and value.device.type == "cpu"
+    dense = value.layout is torch.strided and value.device.type == "cpu"
+    return (
+        dense and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )  # no number stands for many
 
 
 def _finite(value: Tensor) -> bool:
