@@ -110,7 +110,7 @@ class Evaluation:
         """Whether to believe it. plain: margins under PGD at the headline budget, [N]; history: of the training."""
         images, seeds = samples.pixels(), noise_seeds(self.settings.seed, samples.ids)
         threat = ThreatModel.of(self.norm, self.settings.epsilon)
-        given = self.settings.model_dump(include={"steps", "step_factor"})
+        given = self.settings.model_dump(include={"steps", "step_factor", "batch_size"})
         measured = masking.probe(self.network, images, samples.labels, threat, seeds, **given)
         measured |= attacks.gate_facts([each.name for each in self.settings.ensemble.attacks], ledger, plain)
         if history:

@@ -116,6 +116,30 @@ def test_clean_margins_are_those_of_each_image() -> None:
     torch.testing.assert_close(clean_margins(bright, samples(), 4), expected, rtol=0, atol=1e-3)
 
 
+def test_a_tie_is_no_survival() -> None:
+    def undecided(images: Tensor) -> Tensor:
+        return torch.zeros(len(images), 2)
+
+    assert (open_ledger(undecided, samples(), 4).broken_by == 0).all()
+    ledger = open_ledger(bright, samples(), 4)
+    run({"any": Darken(1)}, bright, undecided, samples(), THREAT, ledger, seed=0, batch_size=3, save=lambda _: None)
+    assert (ledger.broken_by != SURVIVED).all()
+
+
+def test_noise_follows_from_the_seed_and_the_image() -> None:
+    seen = []
+
+    def note(predict: Callable, images: Tensor, labels: Tensor, threat: ThreatModel, seeds: Tensor) -> tuple:
+        seen.append(seeds)
+        return images, torch.ones(len(images))
+
+    for seed, size in ((0, 4), (0, 10), (1, 10)):
+        run({"any": note}, bright, bright, samples(), THREAT, start(), seed=seed, batch_size=size, save=lambda _: None)
+    assert torch.equal(torch.cat(seen[:2]), seen[2])
+    assert not torch.equal(seen[2], seen[3])
+    assert len(set(seen[2].tolist())) == 8
+
+
 def test_too_few_classes_are_named() -> None:
     check_classes(["pgd", "apgd_t", "fab_t"], 4)
     with pytest.raises(ConfigError, match=r"apgd_dlr: needs 3 classes(.|\n)*apgd_t: needs 4"):

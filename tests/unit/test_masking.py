@@ -16,7 +16,7 @@ from epsilens.attacks import SURVIVED, Ledger, ThreatModel, gate_facts, margins
 from epsilens.attacks.masking import CHECKS, probe, verdict
 
 THREAT = ThreatModel.of("linf", 8)
-PGD = {"steps": 20, "step_factor": 2.5}
+PGD = {"steps": 20, "step_factor": 2.5, "batch_size": 25}
 
 
 def blobs() -> tuple[Tensor, Tensor]:
@@ -57,8 +57,12 @@ class Rounded(nn.Module):
 
 
 class Clamped(nn.Module):
+    def __init__(self, low: float = 0.0) -> None:
+        super().__init__()
+        self.low = low
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 1)
+        return x.clamp(self.low, 1 - self.low)
 
 
 class Louder(nn.Module):
@@ -75,6 +79,7 @@ MASKS: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
     "quantised input": (lambda net: nn.Sequential(Rounded(), net), "zero_gradients"),
     "logits times 10,000": (lambda net: nn.Sequential(net, Louder()), "zero_gradients"),
     "clamp in the network": (lambda net: nn.Sequential(Clamped(), net), "saturated_gradients"),
+    "narrower clamp": (lambda net: nn.Sequential(Clamped(0.01), net), "saturated_gradients"),
     "random layer": (lambda net: nn.Sequential(Noisy(), net), "random_output"),
     "softmax output": (lambda net: nn.Sequential(net, nn.Softmax(dim=1)), "probabilities"),
 }
@@ -119,6 +124,15 @@ def test_restarts_that_help_are_a_flag() -> None:
     measured = probe(predict, images, labels, THREAT, torch.arange(30), **PGD)
     assert measured["restarts"] > 0.9
     assert "restarts" in verdict(measured, 30)["flags"]
+
+
+def test_the_measurements_do_not_depend_on_the_batch(trained: nn.Module) -> None:
+    images, labels = blobs()
+    parts, whole = (
+        probe(trained, images, labels, THREAT, torch.arange(60), **{**PGD, "batch_size": n}) for n in (7, 60)
+    )
+    assert parts == pytest.approx(whole, abs=1e-5)
+    assert set(whole) == set(CHECKS) - {"gap", "square", "catastrophic_overfitting"}
 
 
 def test_limits_are_exceeded_not_met_and_one_image_never_fails() -> None:

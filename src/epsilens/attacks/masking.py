@@ -55,29 +55,53 @@ CHECKS: dict[str, Check] = {
     "catastrophic_overfitting": Check("epochs in which robust validation accuracy collapsed", 0, WONG, of_images=False),
 }
 
-INSIDE = 1 / 512  # half a grey level: the smallest move of a stored image that is none
+INSIDE = 1 / 16  # of the way from 0 to 1: beyond clamps a little inside the range
 RESTARTS = 4
 
 
 def probe(
     predict: Model, images: Images, labels: Labels, threat: ThreatModel, seeds: NoiseSeeds, *,
-    steps: int, step_factor: float,
+    steps: int, step_factor: float, batch_size: int,
 ) -> dict[str, float]:  # fmt: skip
     """The checks that need the network alone, by name; PGD with the settings of the study.
 
     predict: the network itself, for what is folded or compiled may hide what is looked for.
     """
+    parts = zip(images.split(batch_size), labels.split(batch_size), seeds.split(batch_size), strict=True)
+    each = [_look(predict, x, y, threat, noise, steps, step_factor) for x, y, noise in parts]
+    found = {name: torch.cat([part[name] for part in each]).double() for name in each[0]}
+    mean = {name: float(values.mean()) for name, values in found.items()}
+    many, single = mean.pop("many_steps") - mean["loss"], mean.pop("single_step") - mean.pop("loss")
+    return mean | {
+        "random_output": float(found["random_output"].max()),
+        "loss_stalls": 1.0 if many <= 0 else max(0.0, 1 - many / max(many, single)),
+        "restarts": mean.pop("once") - mean["restarts"],
+    }
+
+
+def _look(
+    predict: Model, x: Images, y: Labels, threat: ThreatModel, seeds: NoiseSeeds, steps: int, step_factor: float
+) -> dict[str, Tensor]:
+    """What `probe` makes its numbers of, [N] each."""
     attack = {"steps": steps, "step_factor": step_factor}
-    once, again = (_survivors(predict, images, labels, threat, seeds, attack, n) for n in (1, 1 + RESTARTS))
-    grey = ThreatModel(threat.norm, 0.5 if threat.norm == "linf" else 0.5 * math.sqrt(images[0].numel()))
+    grey = ThreatModel(threat.norm, 0.5 if threat.norm == "linf" else 0.5 * math.sqrt(x[0].numel()))
+
+    @torch.no_grad()
+    def loss(count: int, size: float) -> Tensor:
+        last = pgd(predict, x, y, threat, x, steps=count, step_size=size) if count else x
+        return cross_entropies(predict(last), y, y)
+
     return {
-        "zero_gradients": _share(_gradient(predict, images, labels, cross_entropy).flatten(1).abs().amax(dim=1) == 0),
-        "saturated_gradients": _saturation(predict, images, labels),
-        "random_output": _difference(predict, images),
-        "probabilities": _share(_distributions(predict, images)),
-        "loss_stalls": _stall(predict, images, labels, threat, steps, step_factor),
-        "large_budget": _survivors(predict, images, labels, grey, seeds, attack, 1),
-        "restarts": once - again,
+        "zero_gradients": _gradient(predict, x, y, cross_entropy).flatten(1).abs().amax(dim=1) == 0,
+        "saturated_gradients": _saturation(predict, x, y),
+        "random_output": _difference(predict, x),
+        "probabilities": _distributions(predict, x),
+        "loss": loss(0, 0.0),
+        "single_step": loss(1, threat.epsilon),
+        "many_steps": loss(steps, step_factor * threat.epsilon / steps),
+        "large_budget": _survivors(predict, x, y, grey, seeds, **attack, restarts=1),
+        "once": _survivors(predict, x, y, threat, seeds, **attack, restarts=1),
+        "restarts": _survivors(predict, x, y, threat, seeds, **attack, restarts=1 + RESTARTS),
     }
 
 
@@ -97,18 +121,13 @@ def verdict(measured: Mapping[str, float], images: int) -> dict[str, Any]:
     return {"sound": not flags, "flags": flags, "checks": checks}
 
 
-def _share(where: Tensor) -> float:
-    return float(where.double().mean())
-
-
 def _survivors(
-    predict: Model, images: Images, labels: Labels, threat: ThreatModel, seeds: NoiseSeeds, attack: Mapping[str, Any],
-    restarts: int,
-) -> float:  # fmt: skip
-    found, _ = worst_case(predict, images, labels, threat, seeds, **attack, restarts=restarts)
+    predict: Model, images: Images, labels: Labels, threat: ThreatModel, seeds: NoiseSeeds, **attack: Any
+) -> Tensor:
+    found, _ = worst_case(predict, images, labels, threat, seeds, **attack)
     threat.verify(images, found)
     with torch.no_grad():
-        return _share(margins(predict(found), labels) > 0)
+        return margins(predict(found), labels) > 0
 
 
 def _gradient(predict: Model, images: Images, labels: Labels, loss: Callable[[Logits, Labels], Tensor]) -> Tensor:
@@ -117,38 +136,21 @@ def _gradient(predict: Model, images: Images, labels: Labels, loss: Callable[[Lo
         return torch.autograd.grad(loss(predict(inputs), labels).sum(), inputs)[0]
 
 
-def _saturation(predict: Model, images: Images, labels: Labels) -> float:
-    """Images made of 0 and 1 only, against the same half a grey level inside: a clamp in the network shows as gradients that
-    are there inside and gone at the bound. On margins, so that a saturated softmax is not mistaken for it."""
+def _saturation(predict: Model, images: Images, labels: Labels) -> Tensor:
+    """Images made of 0 and 1 only, against the same a little inside: a clamp in the network shows as gradients that are
+    there inside and gone at the bound. On margins, so that a saturated softmax is not mistaken for it."""
     bound = images.round()
     at, inside = (_gradient(predict, x, labels, margins) for x in (bound, bound.clamp(INSIDE, 1 - INSIDE)))
-    return _share((at == 0) & (inside != 0))
+    return ((at == 0) & (inside != 0)).flatten(1).double().mean(dim=1)
 
 
 @torch.no_grad()
-def _difference(predict: Model, images: Images) -> float:
+def _difference(predict: Model, images: Images) -> Tensor:
     first, second = predict(images), predict(images)
-    return float(((first - second).norm(dim=1) / first.norm(dim=1).clamp_min(1e-10)).max())
+    return (first - second).norm(dim=1) / first.norm(dim=1).clamp_min(1e-10)
 
 
 @torch.no_grad()
 def _distributions(predict: Model, images: Images) -> Tensor:
     logits = predict(images)
     return (logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-5)
-
-
-def _stall(
-    predict: Model, images: Images, labels: Labels, threat: ThreatModel, steps: int, step_factor: float
-) -> float:
-    """What the last iterate lacks of the growth of the mean cross entropy in one step of the whole budget, as a share of
-    that growth; 1 where the last iterate has none."""
-
-    @torch.no_grad()
-    def loss(x: Images) -> float:
-        return float(cross_entropies(predict(x), labels, labels).double().mean())
-
-    def climbed(count: int, size: float) -> float:
-        return loss(pgd(predict, images, labels, threat, images, steps=count, step_size=size)) - loss(images)
-
-    many = climbed(steps, step_factor * threat.epsilon / steps)
-    return 1.0 if many <= 0 else max(0.0, 1 - many / max(many, climbed(1, threat.epsilon)))
