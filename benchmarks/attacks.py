@@ -29,7 +29,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from epsilens import attacks
-from epsilens.attacks import STANDARD, SURVIVED, ThreatModel
+from epsilens.attacks import STANDARD, SURVIVED, Setting, ThreatModel
 from epsilens.data.manifest import read_split
 from epsilens.data.splits import part_of
 from epsilens.models.checkpoints import load
@@ -63,10 +63,10 @@ def default_network(folder: Path) -> tuple[Path, Path]:
 
 def ours(network: nn.Module, samples: Samples, threat: ThreatModel) -> Tensor:
     """Which images survive, [N]."""
-    members = {name: attacks.bound(name, given, "benchmark") for name, given in STANDARD.items()}
+    members = [attacks.bound(name, given, "benchmark") for name, given in STANDARD.items()]
+    setting = Setting(Folded(network).predict, network, threat, 0, len(samples))
     ledger = attacks.open_ledger(network, samples, len(samples))
-    search = Folded(network).predict
-    attacks.run(members, search, network, samples, threat, ledger, seed=0, batch_size=len(samples), save=lambda _: None)
+    attacks.run(members, samples, setting, ledger, lambda _: None)
     return ledger.broken_by == SURVIVED
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from epsilens import artifacts, attacks, config
-from epsilens.attacks import Ledger, ThreatModel, masking
+from epsilens.attacks import Ledger, Setting, ThreatModel, masking
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.data.manifest import read_manifest, read_split
 from epsilens.data.splits import part_of
@@ -77,30 +77,29 @@ class Evaluation:
                 found[norm, budget] = margins
         return found[headline]
 
+    def setting(self, threat: ThreatModel) -> Setting:
+        """How attacks are run on this network."""
+        search = Folded(self.network).predict
+        return Setting(search, self.network, threat, self.settings.seed, self.settings.batch_size)
+
     def _pgd(self, samples: Samples, norm: str, budget: float) -> Tensor:
         given = self.settings.model_dump(include={"steps", "step_factor", "restarts"})
-        attack, threat = attacks.bound("pgd", given, "attack"), ThreatModel.of(norm, budget)
-        options = {"seed": self.settings.seed, "batch_size": self.settings.batch_size}
-        search = Folded(self.network).predict
+        attack, setting = attacks.bound("pgd", given, "attack"), self.setting(ThreatModel.of(norm, budget))
 
         def compute() -> Mapping[str, Tensor]:
-            return {"margins": attacks.attack_margins(attack, search, self.network, samples, threat, **options)}
+            return {"margins": attacks.attack_margins(attack, samples, setting)}
 
         return artifacts.remembered(self.scratch / f"pgd-{norm}-{budget!r}", compute)["margins"]
 
     def ensemble(self, samples: Samples) -> Ledger:
         """The ensemble at the headline budget, attack after attack."""
-        chosen, batch_size = self.settings.ensemble.attacks, self.settings.batch_size
-        members = {each.name: attacks.bound(each.name, each.options, "attack.ensemble.attacks") for each in chosen}
-        path = self.scratch / "ensemble"
-        threat, search = ThreatModel.of(self.norm, self.settings.epsilon), Folded(self.network).predict
-        begun = artifacts.remembered(path, lambda: vars(attacks.open_ledger(self.network, samples, batch_size)))
+        chosen, path = self.settings.ensemble.attacks, self.scratch / "ensemble"
+        members = [attacks.bound(each.name, each.options, "attack.ensemble.attacks") for each in chosen]
+        setting = self.setting(ThreatModel.of(self.norm, self.settings.epsilon))
+        begun = artifacts.remembered(path, lambda: vars(attacks.open_ledger(self.network, samples, setting.batch_size)))
         ledger = Ledger(**{name: column.to(samples.labels.device) for name, column in begun.items()})
-        attacks.run(
-            members, search, self.network, samples, threat, ledger, seed=self.settings.seed, batch_size=batch_size,
-            save=lambda ledger: artifacts.remember(path, vars(ledger)),
-        )  # fmt: skip
-        names = [*("clean", *members), ""]  # SURVIVED is the last
+        attacks.run(members, samples, setting, ledger, lambda ledger: artifacts.remember(path, vars(ledger)))
+        names = ["clean", *(each.name for each in chosen), ""]  # SURVIVED is the last
         facts = {"split": "test", "attack": attacks.ensemble_name(chosen), "norm": self.norm}
         broken_by = [names[number] for number in ledger.broken_by.tolist()]
         self.rows.add(samples, ledger.margins, broken_by, **facts, budget=self.settings.epsilon)

@@ -50,9 +50,13 @@ def cell(description: str | None) -> tuple[str, float, int]:
 
 
 def device() -> str:
-    """EPSILENS_DEVICE, or cuda where there is one, else cpu: where a stage computes is no parameter of the study."""
+    """EPSILENS_DEVICE, or cuda where there is one, else cpu: where a stage computes is no parameter of the study.
+
+    Convolutions in float32 are then what they say, and not TensorFloat-32.
+    """
     import torch
 
+    torch.backends.cudnn.allow_tf32 = False
     return os.environ.get("EPSILENS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 

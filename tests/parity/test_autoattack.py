@@ -13,7 +13,7 @@ from pyautoattack.fab_projections import projection_l2, projection_linf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epsilens.attacks import STANDARD, SURVIVED, ThreatModel, bound, fab, open_ledger, run
+from epsilens.attacks import STANDARD, SURVIVED, Setting, ThreatModel, bound, fab, open_ledger, run
 from epsilens.attacks.planes import to_plane
 from epsilens.models.folding import Folded
 from epsilens.types import Samples
@@ -96,9 +96,9 @@ def test_autoattack_gives_the_verdicts_of_the_reference(norm: str, trained: tupl
     network, samples = trained
     threat = ThreatModel.of(norm, BUDGETS[norm])
     theirs = reference(network, samples, threat, list(THEIRS.values()))
-    attacks = {name: bound(name, options(name), "key") for name in STANDARD}
+    attacks = [bound(name, options(name), "key") for name in STANDARD]
     ledger = open_ledger(network, samples, N)
-    run(attacks, Folded(network).predict, network, samples, threat, ledger, seed=0, batch_size=20, save=lambda _: None)
+    run(attacks, samples, Setting(Folded(network).predict, network, threat, 0, 20), ledger, lambda _: None)
     ours = ledger.broken_by == SURVIVED
     assert (ours != theirs).sum() <= 1
     assert 5 <= ours.sum() <= N - 5

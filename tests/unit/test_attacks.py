@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from epsilens.attacks import ThreatModel, attack_margins, bound, check, clean_margins, margins, pgd, worst_case
+from epsilens.attacks import Setting, ThreatModel, attack_margins, bound, check, clean_margins, margins, pgd, worst_case
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.errors import ConfigError, NumericError
 from epsilens.types import Samples
@@ -220,6 +220,6 @@ def test_margins_of_samples_do_not_depend_on_batch_size() -> None:
         torch.arange(100, 107),
     )
     threat, attack = ThreatModel.of("l2", 0.1), bound("pgd", {"steps": 3, "step_factor": 1.0, "restarts": 2}, "key")
-    whole, parts = (attack_margins(attack, model, model, samples, threat, seed=5, batch_size=size) for size in (7, 3))
+    whole, parts = (attack_margins(attack, samples, Setting(model, model, threat, 5, size)) for size in (7, 3))
     torch.testing.assert_close(parts, whole)
     assert (whole <= clean_margins(model, samples, 4) + 1e-6).all()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from epsilens.attacks import SURVIVED, Ledger, ThreatModel, check_classes, clean_margins, open_ledger, run
+from epsilens.attacks import SURVIVED, Ledger, Setting, ThreatModel, check_classes, clean_margins, open_ledger, run
 from epsilens.errors import ConfigError, NumericError
 from epsilens.types import Samples
 
@@ -49,7 +49,7 @@ def start() -> Ledger:
 
 
 def attack_all(attacks: dict, ledger: Ledger, save: Callable = lambda _: None, judge: Callable = bright) -> Ledger:
-    run(attacks, bright, judge, samples(), THREAT, ledger, seed=0, batch_size=3, save=save)
+    run(list(attacks.values()), samples(), Setting(bright, judge, THREAT, 0, 3), ledger, save)
     return ledger
 
 
@@ -122,7 +122,7 @@ def test_a_tie_is_no_survival() -> None:
 
     assert (open_ledger(undecided, samples(), 4).broken_by == 0).all()
     ledger = open_ledger(bright, samples(), 4)
-    run({"any": Darken(1)}, bright, undecided, samples(), THREAT, ledger, seed=0, batch_size=3, save=lambda _: None)
+    run([Darken(1)], samples(), Setting(bright, undecided, THREAT, 0, 3), ledger, lambda _: None)
     assert (ledger.broken_by != SURVIVED).all()
 
 
@@ -134,7 +134,7 @@ def test_noise_follows_from_the_seed_and_the_image() -> None:
         return images, torch.ones(len(images))
 
     for seed, size in ((0, 4), (0, 10), (1, 10)):
-        run({"any": note}, bright, bright, samples(), THREAT, start(), seed=seed, batch_size=size, save=lambda _: None)
+        run([note], samples(), Setting(bright, bright, THREAT, seed, size), start(), lambda _: None)
     assert torch.equal(torch.cat(seen[:2]), seen[2])
     assert not torch.equal(seen[2], seen[3])
     assert len(set(seen[2].tolist())) == 8

@@ -15,7 +15,16 @@ from torch import Tensor
 
 from epsilens.attacks.apgd import apgd, apgd_ce, apgd_dlr, apgd_t
 from epsilens.attacks.config import AttackConfig, Member, ThreatConfig
-from epsilens.attacks.ensemble import SURVIVED, Ledger, attack_margins, clean_margins, open_ledger, run
+from epsilens.attacks.ensemble import (
+    SURVIVED,
+    Attacker,
+    Ledger,
+    Setting,
+    attack_margins,
+    clean_margins,
+    open_ledger,
+    run,
+)
 from epsilens.attacks.fab import fab, fab_t
 from epsilens.attacks.losses import margins
 from epsilens.attacks.pgd import pgd, worst_case
@@ -31,6 +40,7 @@ __all__ = [
     "SURVIVED",
     "Attack",
     "Ledger",
+    "Setting",
     "ThreatModel",
     "apgd",
     "attack_margins",
@@ -83,7 +93,7 @@ def ensemble_name(members: Sequence[Member]) -> str:
     return "autoattack" if given == list(STANDARD.items()) else "ensemble"
 
 
-def bound(name: str, given: Mapping[str, Any], key: str) -> Callable[..., tuple[Images, Tensor]]:
+def bound(name: str, given: Mapping[str, Any], key: str) -> Attacker:
     """An attack of the registry with its options. Raises ConfigError that lists what is wrong with them."""
     attack = choose(ATTACKS, name, key)
     return partial(attack.run, **options(attack.run, given, f"{key}.{name}"))

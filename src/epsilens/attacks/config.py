@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from epsilens.config import Section
 
@@ -67,3 +67,9 @@ class AttackConfig(Section):
             if len(set(budgets)) != len(budgets) or not budgets:
                 raise ValueError(f"at least one budget for {norm}, and none twice")
         return epsilons
+
+    @model_validator(mode="after")
+    def _part(self) -> Self:
+        if 0 < self.images < self.ensemble.images:
+            raise ValueError(f"ensemble.images (found {self.ensemble.images}) to be at most images ({self.images})")
+        return self
