@@ -302,6 +302,44 @@ def test_square_starts_with_stripes_and_moves_squares_by_the_whole_budget() -> N
     assert len({tuple(row) for row in signs.tolist()}) == 8  # every channel by itself
 
 
+def test_l2_square_starts_with_five_rows_of_tiles_turned_at_random() -> None:
+    x, shape = torch.full((40, 2, 16, 13), 0.5, dtype=torch.float64), bumps(3).double()
+    delta = STARTS["l2"](x, 1.0, torch.arange(40)) - x
+    scale = delta.abs().max() / shape.abs().max()
+    turns = set()
+    for row in range(5):
+        for column in range(4):
+            tile = delta[:, :, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] / scale
+            upright, turned = ((tile.abs() - s.abs()).abs().amax(dim=(2, 3)) < 1e-9 for s in (shape, shape.T))
+            assert (upright | turned).all()
+            assert (upright == upright[:, :1]).all()  # all channels of a tile alike, up to sign
+            turns |= set(upright[:, 0].tolist())
+    assert turns == {True, False}
+    assert (delta[:, :, 15:] == 0).all()
+    assert (delta[:, :, :, 12:] == 0).all()
+
+
+def test_l2_square_proposes_what_the_paper_says() -> None:
+    """Algorithm 3, in plain loops."""
+    x, best, candidate = proposals("l2", 3)
+    chance = torch.rand(60, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
+    for n, draw in enumerate(chance):
+        places = [int(u * (size - 3 + 1)) for u, size in zip(draw[:4], (*SHAPE[1:], *SHAPE[1:]), strict=True)]
+        to, fro = ((slice(i, i + 3), slice(j, j + 3)) for i, j in (places[:2], places[2:]))
+        hill = bumps(3).double().T if draw[4] > 0.5 else bumps(3).double()
+        delta = best[n] - x[n]
+        spare = max(1.5**2 - float(delta.square().sum()), 0) / SHAPE[0]
+        for channel, sign in zip(delta, draw[5:], strict=True):
+            windows = torch.zeros_like(channel, dtype=torch.bool)
+            windows[to], windows[fro] = True, True
+            budget = spare + channel[windows].square().sum()
+            new = (1 if sign >= 0.5 else -1) * hill + channel[to] / (channel[to].norm() + 1e-12)
+            channel[fro] = 0
+            channel[to] = new / new.norm() * budget.sqrt()
+        expected = (x[n] + 1.5 * delta / delta.norm()).clamp(0, 1)
+        torch.testing.assert_close(candidate[n], expected, rtol=0, atol=1e-9)
+
+
 def test_l2_square_moves_the_budget_of_one_window_into_another() -> None:
     x, best, candidate = proposals("l2", 3)
     for images in (best, candidate):
@@ -312,6 +350,15 @@ def test_l2_square_moves_the_budget_of_one_window_into_another() -> None:
     torch.testing.assert_close(before.square().sum(dim=(2, 3)), after.square().sum(dim=(2, 3)))  # channel by channel
     kept = (before - after).abs() < 1e-9
     assert (kept.flatten(1).sum(dim=1) >= before[0].numel() - 2 * 3 * 9).all()
+
+
+def test_bumps_fall_off_with_the_square_of_the_distance() -> None:
+    """Side 5: two rows around (1, 2), three around (1, 2) of theirs; the k-th rectangle adds 1/k^2."""
+    ring, middle = 1 / 4 + 1 / 9, 1 + 1 / 4 + 1 / 9
+    upper = torch.tensor([[1 / 9, ring, ring, ring, 1 / 9], [1 / 9, ring, middle, ring, 1 / 9]])
+    lower = torch.cat([upper, torch.tensor([[1 / 9, ring, ring, ring, 1 / 9]])])
+    expected = torch.cat([upper / upper.norm(), -lower / lower.norm()])
+    torch.testing.assert_close(bumps(5), expected / expected.norm())
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 6])
