@@ -2,8 +2,7 @@
 the ensemble at the headline budget; and whether these accuracies may be believed."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from epsilens.data.manifest import read_manifest, read_split
 from epsilens.data.splits import part_of
 from epsilens.models.checkpoints import CARD, load
 from epsilens.models.folding import Folded
-from epsilens.processes import sole_writer
 from epsilens.randomness import noise_seeds
 from epsilens.types import Samples
-from stages.common import cell, device, params, project_root, run, run_key
+from stages.common import alone, cell, device, params, project_root, run, run_key
 
 NOT_TESTED = ("train", "validation", "evaluation")  # evaluation is a part of test
-CODE = ("stages/attack.py", "src/epsilens/*.py", "src/epsilens/attacks/*.py", "src/epsilens/models/*.py")
+ROOMS = ("attacks", "data", "models")
+CODE = ("stages/attack.py", "stages/common.py", "src/epsilens/*.py", *(f"src/epsilens/{room}/*.py" for room in ROOMS))
 
 
 @dataclass(frozen=True)
@@ -119,15 +118,6 @@ class Evaluation:
         return found
 
 
-@contextmanager
-def alone(scratch: Path, doing: str) -> Iterator[None]:
-    """Hold the scratch folder of this run, which queued experiments share; it is removed when all is written."""
-    with sole_writer(scratch.with_name(f"{scratch.name}.lock"), doing):
-        scratch.mkdir(parents=True, exist_ok=True)
-        yield
-        shutil.rmtree(scratch)
-
-
 def main() -> None:
     text, epsilon, seed = cell(__doc__)
     raw = params()
@@ -152,6 +142,7 @@ def main() -> None:
         folder = artifacts.cell(artifacts.ATTACKS, text, seed)
         artifacts.write_rows(folder / artifacts.ROWS, evaluation.rows.columns)
         artifacts.write_json(folder / artifacts.GATE, verdict)
+        shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from epsilens import artifacts, config
 from epsilens.errors import ConfigError, EpsilensError
-from epsilens.processes import end_with_dvc, keep_freed_memory
+from epsilens.processes import end_with_dvc, keep_freed_memory, sole_writer
 
 
 def run(main: Callable[[], None]) -> None:
@@ -68,6 +69,17 @@ def run_key(code: Sequence[str], *facts: object) -> str:
     files = {str(p.relative_to(root)): artifacts.sha256(p) for pattern in code for p in sorted(root.glob(pattern))}
     known = (facts, files, torch.__version__, version("robustness"), torch.get_num_threads())
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def alone(scratch: Path, doing: str) -> Iterator[None]:
+    """Hold two locks: on the output of this working copy, and on the scratch folder of this run, which queued experiments
+    share with it; the folder is there then. scratch: `.checkpoints/<stage>-<epsilon>-<seed>-<key>`; doing: for messages.
+    """
+    output = Path(".checkpoints") / f"{scratch.name.rpartition('-')[0]}.lock"
+    with sole_writer(output, doing), sole_writer(scratch.with_name(f"{scratch.name}.lock"), doing):
+        scratch.mkdir(exist_ok=True)
+        yield
 
 
 def data_root() -> Path:

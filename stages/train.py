@@ -38,7 +38,7 @@ from epsilens.training import (
     precision,
 )
 from epsilens.types import Model
-from stages.common import cell, data_root, device, params, project_root, run, run_key
+from stages.common import alone, cell, data_root, device, params, project_root, run, run_key
 
 CODE = (
     "stages/train.py",
@@ -117,15 +117,12 @@ def checkpoint_seconds() -> float:
 
 
 @contextmanager
-def alone(scratch: Path, doing: str) -> Iterator[None]:
-    """The first process holds two locks: on the output of this working copy, and on the checkpoints of this run, which
-    queued experiments share with it."""
+def first_alone(scratch: Path, doing: str) -> Iterator[None]:
+    """The first process holds the locks, and starts the follower."""
     if os.environ.get("RANK", "0") != "0":
         yield
         return
-    output = Path(".checkpoints") / f"{scratch.name.rpartition('-')[0]}.lock"
-    with sole_writer(output, doing), sole_writer(scratch.with_name(f"{scratch.name}.lock"), doing):
-        scratch.mkdir(exist_ok=True)
+    with alone(scratch, doing):
         follow_live()
         yield
 
@@ -151,7 +148,7 @@ def train(settings: TrainConfig, identity: Mapping[str, Any], cell: tuple[str, i
     key = run_key(CODE, identity, device(), processes, os.environ.get("EPSILENS_COMPILE"))
     scratch = project_root() / ".checkpoints" / f"train-{text}-{seed}-{key}"
     # The locks come first: a process group would answer a busy one with errors of its own.
-    with alone(scratch, f"trains epsilon {text}, seed {seed}"), joined(device()) as world:
+    with first_alone(scratch, f"trains epsilon {text}, seed {seed}"), joined(device()) as world:
         network, threat = build(identity, seed), ThreatModel.of(identity["threat"]["norm"], float(text))
         torch.backends.cudnn.benchmark = True  # nearly all shapes are the same; without a GPU it means nothing
         trainer = Trainer(network, threat, settings, seed=seed, world=world, view=Folded, compiled=compiled())

@@ -77,6 +77,17 @@ def test_the_same_again_and_one_by_one(name: str, norm: str) -> None:
         torch.testing.assert_close(alone_margin, margin[row : row + 1], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["apgd_ce", "apgd_t", "square"])
+def test_a_label_gives_noise_of_its_own(name: str) -> None:
+    model = network()
+    images, labels, seeds = batch(model)
+    threat = ThreatModel.of("linf", 2.0)
+    first, second = (
+        bound(n, OPTIONS[name], "key")(model, images, labels, threat, seeds)[0] for n in (name, f"{name}@b")
+    )
+    assert not torch.equal(first, second)
+
+
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_arguments_are_untouched(name: str, norm: str) -> None:
     model = network()
@@ -119,6 +130,15 @@ def test_options_are_checked(name: str) -> None:
         bound(name, {**OPTIONS[name], key: 0, "stepps": 3}, "key")
     assert "stepps: unknown key" in str(found.value)
     assert all(p.default is p.empty for p in inspect.signature(ATTACKS[name].run).parameters.values())
+
+
+def test_the_standard_protocol_is_that_of_the_paper() -> None:
+    assert list(STANDARD.items()) == [
+        ("apgd_ce", {"iterations": 100}),
+        ("apgd_t", {"iterations": 100, "targets": 9}),
+        ("fab_t", {"iterations": 100, "targets": 9}),
+        ("square", {"queries": 5000}),
+    ]
 
 
 def test_only_the_standard_protocol_is_called_autoattack() -> None:

@@ -192,6 +192,13 @@ def test_measure_takes_each_image_by_itself() -> None:
     torch.testing.assert_close(ThreatModel("l2", 1).measure(x, x + delta), torch.tensor([0.2, 0.5]))
 
 
+@pytest.mark.parametrize("pixel", [0.0, 1.0])
+def test_leaving_the_cube_is_an_error_within_epsilon_too(pixel: float) -> None:
+    x = torch.full((2, *SHAPE), pixel)
+    with pytest.raises(NumericError, match="left its threat model"):
+        ThreatModel.of("linf", 8).verify(x, x + (0.01 if pixel else -0.01))
+
+
 @pytest.mark.parametrize("change", [0.1, math.nan, -0.6])
 def test_a_perturbation_outside_the_threat_model_is_an_error(change: float) -> None:
     x = torch.full((2, *SHAPE), 0.5)

@@ -13,6 +13,7 @@ from epsilens.attacks.apgd import windows
 from epsilens.attacks.losses import cross_entropies, dlr, dlr_targeted
 from epsilens.attacks.planes import to_plane
 from epsilens.attacks.square import PROPOSALS, STARTS, bumps, side_of
+from epsilens.attacks.targets import in_turn
 from epsilens.attacks.threat import norms
 
 SHAPE = (3, 9, 7)
@@ -274,9 +275,10 @@ def test_squares_shrink_as_the_paper_says() -> None:
     assert side_of(0, 8, 32, "linf") == 8
 
 
-def proposals(norm: str, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Grey images, what is best so far, and what Square proposes next, for 60 images."""
-    x, epsilon = torch.full((60, *SHAPE), 0.5, dtype=torch.float64), 0.2 if norm == "linf" else 1.5
+def proposals(norm: str, side: int, spread: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Images around grey, what is best so far, and what Square proposes next, for 60 images."""
+    noise = torch.rand(60, *SHAPE, generator=torch.Generator().manual_seed(3), dtype=torch.float64) - 0.5
+    x, epsilon = (0.5 + spread * noise).clamp(0, 1), 0.2 if norm == "linf" else 1.5
     seeds = torch.arange(60)
     best = STARTS[norm](x, epsilon, seeds)
     chance = torch.rand(60, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -321,7 +323,8 @@ def test_l2_square_starts_with_five_rows_of_tiles_turned_at_random() -> None:
 
 def test_l2_square_proposes_what_the_paper_says() -> None:
     """Algorithm 3, in plain loops."""
-    x, best, candidate = proposals("l2", 3)
+    x, best, candidate = proposals("l2", 3, spread=1.3)  # many pixels at their bounds, so that budget is left
+    assert (norms(best - x, "l2") < 1.45).all()
     chance = torch.rand(60, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
     for n, draw in enumerate(chance):
         places = [int(u * (size - 3 + 1)) for u, size in zip(draw[:4], (*SHAPE[1:], *SHAPE[1:]), strict=True)]
@@ -368,6 +371,37 @@ def test_bumps_are_two_hills_of_opposite_sign(side: int) -> None:
     assert hills.norm() == pytest.approx(1)
     assert (hills[: side // 2] > 0).all()
     assert (hills[side // 2 :] < 0).all()
+
+
+def test_targets_are_taken_in_turn_while_an_image_withstands() -> None:
+    logits = torch.tensor([[5.0, 1, 3, 2], [0, 9, 1, 4], [7, 8, 9, 1.0]])
+    labels, calls = torch.tensor([0, 1, 2]), []
+    found = {0: [0.5, -1.0, 2.0], 1: [0.7, 9.0], 2: [-0.1, 0.3]}  # margins by rank; image 1 falls at once
+
+    def attack(rows: Tensor, targets: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        calls.append((rows.tolist(), targets.tolist(), rank))
+        return torch.full((len(rows), 1, 1, 1), float(rank)), torch.tensor(found[rank])
+
+    images, margin = in_turn(attack, lambda _: logits, torch.full((3, 1, 1, 1), -1.0), labels, 5)
+    assert calls == [([0, 1, 2], [2, 3, 1], 0), ([0, 2], [3, 0], 1), ([0, 2], [1, 3], 2)]
+    torch.testing.assert_close(margin, torch.tensor([-0.1, -1.0, 0.3]))
+    assert images.flatten().tolist() == [2.0, 0.0, 2.0]
+
+
+def test_restarts_are_of_the_images_that_withstand_and_of_their_own_noise() -> None:
+    sizes, labels = [], torch.tensor([0, 4, 0, 4, 0, 4])  # those of class 4 are wrong from the start
+
+    def predict(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return plateau(images)
+
+    x, threat = torch.full((6, *SHAPE), 0.5), ThreatModel("linf", 0.2)
+    options = {"steps": 3, "step_factor": 2.5, "restarts": 2}
+    whole, _ = worst_case(predict, x, labels, threat, torch.arange(6), **options)
+    assert sizes == [6] * 4 + [3] * 4
+    alone, _ = worst_case(plateau, x[4:5], labels[4:5], threat, torch.tensor([4]), **options)
+    torch.testing.assert_close(whole[4:5], alone)
+    assert not torch.equal(whole[2], whole[4])
 
 
 def test_restarts_find_what_the_first_start_cannot() -> None:

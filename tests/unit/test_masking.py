@@ -111,6 +111,70 @@ def test_what_gradients_cannot_see_survives_any_budget(trained: nn.Module) -> No
     """Rounding also stalls the loss and leaves accuracy where every image may become grey."""
     found = flags(MASKS["quantised input"][0](copy.deepcopy(trained)))
     assert {"loss_stalls", "large_budget"} <= set(found["flags"])
+    assert "saturated_gradients" not in found["flags"]  # there is no gradient inside either
+
+
+def test_a_plain_network_raises_no_flag_under_l2(trained: nn.Module) -> None:
+    images, labels = blobs()
+    found = verdict(probe(trained, images, labels, ThreatModel("l2", 0.25), torch.arange(60), **PGD), 60)
+    assert found["flags"] == []
+    assert next(check["value"] for check in found["checks"] if check["name"] == "large_budget") == 0
+
+
+def test_one_image_with_chance_in_it_is_enough(trained: nn.Module) -> None:
+    calls = iter(range(1000))
+
+    def predict(images: Tensor) -> Tensor:
+        chance = 0.01 * next(calls) * (images[:, 0, 5, 5] > 0.7)
+        return trained(images) + chance[:, None] * nn.functional.one_hot(torch.tensor(0), 5)
+
+    images, labels = blobs()
+    assert 0 < (images[:, 0, 5, 5] > 0.7).sum() < 20
+    assert probe(predict, images, labels, THREAT, torch.arange(60), **PGD)["random_output"] > 1e-4
+
+
+def test_logits_that_happen_to_sum_to_one_are_no_distribution(trained: nn.Module) -> None:
+    def predict(images: Tensor) -> Tensor:
+        logits = trained(images)
+        return logits - logits.mean(dim=1, keepdim=True) + 0.2
+
+    images, labels = blobs()
+    assert probe(predict, images, labels, THREAT, torch.arange(60), **PGD)["probabilities"] == 0
+
+
+def test_the_loss_stalls_by_what_many_steps_lack_of_one() -> None:
+    """A ripple on a slope: steps of one grey level turn back in it, one step of the whole budget jumps over."""
+
+    def height(levels: Tensor) -> Tensor:
+        return 0.2 * levels + 0.5 * torch.sin(1.2 * levels)
+
+    def predict(images: Tensor) -> Tensor:
+        levels = (images - 0.5).flatten(1).mean(dim=1) * 255
+        return torch.stack([torch.zeros_like(levels), height(levels)], dim=1)
+
+    level = torch.tensor(0.0, dtype=torch.float64)
+    for _ in range(20):
+        level = (level + torch.sign(0.2 + 0.6 * torch.cos(1.2 * level))).clamp(-8, 8)
+    expected = float(1 - height(level) / height(torch.tensor(8.0, dtype=torch.float64)))
+    images, labels = torch.full((4, 1, 3, 2), 0.5, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
+    measured = probe(predict, images, labels, THREAT, torch.arange(4), **PGD)
+    assert measured["loss_stalls"] == pytest.approx(expected, abs=1e-6)
+    assert expected > 0.5
+
+
+def test_a_confident_network_is_no_masked_one(trained: nn.Module) -> None:
+    """Margins beyond 17, where the cross entropy is 0 in 32 bits and its gradient is not."""
+    images, labels = blobs()
+    scale = 40 / float(margins(trained(images), labels).median())
+    found = verdict(probe(lambda x: scale * trained(x), images, labels, THREAT, torch.arange(60), **PGD), 60)
+    assert found["flags"] == []
+
+
+def test_the_limits_are_those_of_the_documentation() -> None:
+    assert {name: check.limit for name, check in CHECKS.items()} == {
+        "gap": 0.08, "square": 0.002, "zero_gradients": 0.01, "saturated_gradients": 0.01, "random_output": 1e-4,
+        "probabilities": 0.5, "loss_stalls": 0.05, "large_budget": 0.05, "restarts": 0.05, "catastrophic_overfitting": 0,
+    }  # fmt: skip
 
 
 def test_restarts_that_help_are_a_flag() -> None:

@@ -31,8 +31,9 @@ from epsilens.attacks.pgd import pgd, worst_case
 from epsilens.attacks.square import square
 from epsilens.attacks.threat import ThreatModel
 from epsilens.errors import ConfigError
+from epsilens.randomness import derive
 from epsilens.registry import choose, options
-from epsilens.types import Images
+from epsilens.types import Images, Labels, Model, NoiseSeeds
 
 __all__ = [
     "ATTACKS",
@@ -94,9 +95,18 @@ def ensemble_name(members: Sequence[Member]) -> str:
 
 
 def bound(name: str, given: Mapping[str, Any], key: str) -> Attacker:
-    """An attack of the registry with its options. Raises ConfigError that lists what is wrong with them."""
+    """An attack of the registry with its options; an @label gives it noise of its own.
+
+    Raises ConfigError that lists what is wrong with the options.
+    """
     attack = choose(ATTACKS, name, key)
-    return partial(attack.run, **options(attack.run, given, f"{key}.{name}"))
+    run = partial(attack.run, **options(attack.run, given, f"{key}.{name}"))
+    label = name.partition("@")[2]
+
+    def again(predict: Model, images: Images, labels: Labels, threat: ThreatModel, seeds: NoiseSeeds) -> Any:
+        return run(predict, images, labels, threat, torch.tensor([derive(int(seed), label) for seed in seeds]))
+
+    return again if label else run
 
 
 def gate_facts(attacks: Sequence[str], ledger: Ledger, plain: Tensor) -> dict[str, float]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from epsilens.attacks.config import Count
 from epsilens.attacks.losses import cross_entropies, dlr, dlr_targeted, margins
-from epsilens.attacks.targets import Count, in_turn
-from epsilens.attacks.threat import STEPS, ThreatModel
+from epsilens.attacks.targets import in_turn
+from epsilens.attacks.threat import ThreatModel
 from epsilens.randomness import per_image
 from epsilens.types import Images, Labels, Logits, Model, NoiseSeeds
 
@@ -140,7 +141,7 @@ def _begin(images: Images, labels: Labels, targets: Labels, start: Images, threa
 
 def _ascend(state: Climb, threat: ThreatModel, momentum: float) -> None:
     """Algorithm 1 of the paper, lines 7 and 8."""
-    rule = STEPS[threat.norm](state.images, threat.epsilon, state.step)
+    rule = threat.steps(state.images, state.step)
     moved = rule.project(rule.step(state.current, state.gradient)) - state.current
     inertia = state.current - state.previous
     state.previous = state.current

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from epsilens.attacks.config import Count
 from epsilens.attacks.losses import margins
 from epsilens.attacks.planes import to_plane
-from epsilens.attacks.targets import Count, in_turn
+from epsilens.attacks.targets import in_turn
 from epsilens.attacks.threat import ThreatModel, norms
 from epsilens.types import Images, Labels, Model, NoiseSeeds
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from epsilens.attacks.losses import cross_entropies, cross_entropy, margins
+from epsilens.attacks.losses import cross_entropy, margins
 from epsilens.attacks.pgd import pgd, worst_case
 from epsilens.attacks.threat import ThreatModel
 from epsilens.types import Images, Labels, Logits, Model, NoiseSeeds
@@ -49,7 +49,7 @@ CHECKS: dict[str, Check] = {
         "largest difference of two passes, relative to the logits", 1e-4, AUTOATTACK, of_images=False
     ),
     "probabilities": Check("share of images whose output is a distribution, not logits", 0.5, AUTOATTACK),
-    "loss_stalls": Check("growth of the loss that PGD lacks of one full step's", 0.05, CARLINI, of_images=False),
+    "loss_stalls": Check("fall of the margin that PGD lacks of one full step's", 0.05, CARLINI, of_images=False),
     "large_budget": Check("accuracy under PGD where every image may become grey", 0.05, CARLINI),
     "restarts": Check("accuracy that four random restarts of PGD take away", 0.05, CARLINI),
     "catastrophic_overfitting": Check("epochs in which robust validation accuracy collapsed", 0, WONG, of_images=False),
@@ -71,7 +71,9 @@ def probe(
     each = [_look(predict, x, y, threat, noise, steps, step_factor) for x, y, noise in parts]
     found = {name: torch.cat([part[name] for part in each]).double() for name in each[0]}
     mean = {name: float(values.mean()) for name, values in found.items()}
-    many, single = mean.pop("many_steps") - mean["loss"], mean.pop("single_step") - mean.pop("loss")
+    fall = {steps: mean["margin"] - mean.pop(f"margin after {steps}") for steps in ("one step", "all steps")}
+    many, single = fall["all steps"], fall["one step"]
+    mean.pop("margin")
     return mean | {
         "random_output": float(found["random_output"].max()),
         "loss_stalls": 1.0 if many <= 0 else max(0.0, 1 - many / max(many, single)),
@@ -87,18 +89,18 @@ def _look(
     grey = ThreatModel(threat.norm, 0.5 if threat.norm == "linf" else 0.5 * math.sqrt(x[0].numel()))
 
     @torch.no_grad()
-    def loss(count: int, size: float) -> Tensor:
+    def margin(count: int, size: float) -> Tensor:  # the cross entropy of a confident network is 0 in 32 bits
         last = pgd(predict, x, y, threat, x, steps=count, step_size=size) if count else x
-        return cross_entropies(predict(last), y, y)
+        return margins(predict(last), y)
 
     return {
         "zero_gradients": _gradient(predict, x, y, cross_entropy).flatten(1).abs().amax(dim=1) == 0,
         "saturated_gradients": _saturation(predict, x, y),
         "random_output": _difference(predict, x),
         "probabilities": _distributions(predict, x),
-        "loss": loss(0, 0.0),
-        "single_step": loss(1, threat.epsilon),
-        "many_steps": loss(steps, step_factor * threat.epsilon / steps),
+        "margin": margin(0, 0.0),
+        "margin after one step": margin(1, threat.epsilon),
+        "margin after all steps": margin(steps, step_factor * threat.epsilon / steps),
         "large_budget": _survivors(predict, x, y, grey, seeds, **attack, restarts=1),
         "once": _survivors(predict, x, y, threat, seeds, **attack, restarts=1),
         "restarts": _survivors(predict, x, y, threat, seeds, **attack, restarts=1 + RESTARTS),

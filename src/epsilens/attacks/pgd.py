@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from epsilens.attacks.config import Count, Positive
 from epsilens.attacks.losses import cross_entropy, margins
-from epsilens.attacks.targets import Count
 from epsilens.attacks.threat import ThreatModel
 from epsilens.randomness import per_image
 from epsilens.types import Images, Labels, Logits, Model, NoiseSeeds
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 def pgd(

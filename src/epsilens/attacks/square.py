@@ -9,8 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from epsilens.attacks.config import Count
 from epsilens.attacks.losses import margins
-from epsilens.attacks.targets import Count
 from epsilens.attacks.threat import ThreatModel, norms
 from epsilens.randomness import per_image
 from epsilens.types import Images, Labels, Model, NoiseSeeds

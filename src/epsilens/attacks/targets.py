@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from epsilens.attacks.losses import margins
 from epsilens.types import Images, Labels, Model
 
-Count = Annotated[int, Field(ge=1)]
 Targeted = Callable[[Tensor, Labels, int], tuple[Images, Tensor]]  # rows, their targets, rank -> images, margins
 
 

@@ -48,8 +48,8 @@ class ThreatModel:
             raise ConfigError(f"found budget {budget!r}, allowed for {norm} is {allowed}")
         return cls(norm, budget * UNITS[norm])
 
-    def steps(self, images: Images, step_size: float) -> AttackerStep:
-        """The step and projection of `robustness` around `images`, with a step size in pixel units."""
+    def steps(self, images: Images, step_size: float | Tensor) -> AttackerStep:
+        """The step and projection of `robustness` around `images`, step size in pixel units, one or [N, 1, 1, 1]."""
         return STEPS[self.norm](images, self.epsilon, step_size)
 
     def random_start(self, images: Images, noise: Tensor) -> Images:
