@@ -8,7 +8,7 @@ import pytest
 from epsilens.attacks import STANDARD, masking
 from epsilens.errors import DataError
 from epsilens.reporting import trust
-from epsilens.reporting.gate import breakage_table, gate_table, is_masked, selection
+from epsilens.reporting.gate import BREAKERS, breakage_table, gate_table, is_masked, selection
 from epsilens.reporting.report import build, tabulate
 from epsilens.reporting.tables import select
 from tests.unit.test_reporting_report import CONFIG, Page, built, gate, study
@@ -218,7 +218,7 @@ def test_a_collapse_that_the_history_marks_is_a_sentence():
 
 def test_every_check_of_the_gate_has_its_sentences():
     assert list(trust.CHECKS) == list(masking.CHECKS)
-    assert ("clean", *STANDARD) == gate.BREAKERS
+    assert ("clean", *STANDARD) == BREAKERS
     assert all(check.meaning.endswith(".") and not check.failing.endswith(".") for check in trust.CHECKS.values())
 
 
