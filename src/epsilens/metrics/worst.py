@@ -4,7 +4,7 @@ far away as can be found (after Ghorbani et al. 2019, arXiv:1710.10547).
 It climbs the distance D of the directions of the maps. Let v be the change of a map that raises D fastest; it is known in
 closed form. The slope of D in the image is J^T v, J the derivative of the map. For the gradient map J is the Hessian, which
 is symmetric: J^T v = J v, the difference of two maps along v. So no second derivative is taken, which in a network of
-ReLUs is zero almost everywhere: over a finite step ReLUs switch, and the difference sees it. For maps that are not gradients
+ReLUs is zero almost everywhere: over a step of the radius ReLUs switch, and the difference sees it. For maps that are not gradients
 J v is a direction to try, no more; what is tried is kept only if the method's own map has moved further.
 """
 
@@ -21,7 +21,6 @@ from epsilens.types import Attributions, Images
 
 Explain = Callable[[Images], Attributions]
 Holds = Callable[[Images], Tensor]  # bool [N]: whether the prediction is still the same
-PROBE = 0.5  # of the radius: the step of the difference along v
 
 
 def climb(
@@ -42,7 +41,7 @@ def climb(
     far = distances(attributions, maps)
     stride = torch.full_like(images[:, :1, :1, :1], radius / 2)
     for _ in range(steps):
-        slope = _slope(attributions, best, maps, PROBE * radius, explain)
+        slope = _slope(attributions, best, maps, radius, explain)
         tried = (best + stride * slope.to(best)).clamp(images - radius, images + radius).clamp(0, 1)
         there = explain(tried)
         distance = distances(attributions, there)
@@ -53,18 +52,21 @@ def climb(
     return best, maps
 
 
-def _slope(attributions: Attributions, at: Images, maps: Attributions, probe: float, explain: Explain) -> Tensor:
-    """The slope of the distance as a step of at most 1 a pixel: its sign, but for values below the mean size, so that
-    rounding does not decide which way a pixel goes."""
-    along = probe * outward(attributions, maps).to(at)
-    change = explain((at + along).clamp(0, 1)).double() - explain((at - along).clamp(0, 1)).double()
-    return (change / change.abs().mean(dim=(1, 2, 3), keepdim=True)).clamp(-1, 1).nan_to_num(0)
+def _slope(attributions: Attributions, at: Images, maps: Attributions, radius: float, explain: Explain) -> Tensor:
+    """The slope of the distance as a step of at most 1 a value."""
+    along = radius * _step(outward(attributions, maps)).to(at)
+    return _step(explain((at + along).clamp(0, 1)).double() - explain((at - along).clamp(0, 1)).double())
+
+
+def _step(slope: Tensor) -> Tensor:
+    """The sign of the slope, but for values below their mean size, so that rounding does not decide which way they go; 0
+    where the slope is undefined."""
+    return (slope / slope.abs().mean(dim=(1, 2, 3), keepdim=True)).clamp(-1, 1).nan_to_num(0)
 
 
 def outward(attributions: Attributions, maps: Attributions) -> Tensor:
     """The change of `maps` that raises the distance of their directions from those of `attributions` fastest, float64
-    `[N, C, H, W]`, scaled to a largest value of 1; NaN where it is undefined becomes 0."""
+    `[N, C, H, W]`, up to a factor for each image; NaN for an all-zero map."""
     here, start = directions(pixel_weights(maps)), directions(pixel_weights(attributions))
-    apart = (here * start).sum(dim=1, keepdim=True) * here - start  # of the weights; up to a factor
-    change = maps.double().sign() * apart.view(len(maps), 1, *maps.shape[2:])
-    return (change / change.abs().amax(dim=(1, 2, 3), keepdim=True)).nan_to_num(0)
+    apart = (here * start).sum(dim=1, keepdim=True) * here - start  # the change of the weights
+    return maps.double().sign() * apart.view(len(maps), 1, *maps.shape[2:])
