@@ -4,8 +4,8 @@ far away as can be found (after Ghorbani et al. 2019, arXiv:1710.10547).
 It climbs the distance D of the directions of the maps. Let v be the change of a map that raises D fastest; it is known in
 closed form. The slope of D in the image is J^T v, J the derivative of the map. For the gradient map J is the Hessian, which
 is symmetric: J^T v = J v, the difference of two maps along v. So no second derivative is taken, which in a network of
-ReLUs is zero almost everywhere: over a step of the radius ReLUs switch, and the difference sees it. For maps that are not gradients
-J v is a direction to try, no more; what is tried is kept only if the method's own map has moved further.
+ReLUs is zero almost everywhere: over a step of the radius ReLUs switch, and the difference sees it. For maps that are not
+gradients J v is a direction to try, no more; what is tried is kept only if the method's own map has moved further.
 """
 
 from __future__ import annotations
