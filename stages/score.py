@@ -1,8 +1,11 @@
 """Metrics of the attribution maps of one network, as rows."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from epsilens import artifacts, config, metrics
 from epsilens.attributions import ATTRIBUTIONS, explainers
@@ -13,7 +16,17 @@ from epsilens.metrics.evidence import Evidence
 from epsilens.models.checkpoints import load
 from epsilens.randomness import noise_seeds
 from epsilens.registry import choose, labelled
+from epsilens.types import Explainer
 from stages.common import cell, device, params, run
+
+
+def unlearned(network: nn.Module, score: ScoreConfig, attribute: AttributeConfig) -> Mapping[str, Explainer]:
+    """The same methods on the network with random weights, where a metric asks for them."""
+    if not any(name.partition("@")[0] == "randomisation" for name in score.metrics):
+        return {}
+    from epsilens.attributions.randomise import randomised
+
+    return explainers(randomised(network, score.seed), attribute)
 
 
 def main() -> None:
@@ -26,14 +39,15 @@ def main() -> None:
     folder = artifacts.cell(artifacts.ATTRIBUTIONS, text, seed)
     maps = artifacts.read_tensors(folder / artifacts.MAPS)
     targets = torch.tensor(artifacts.read_rows(folder / artifacts.INDEX)["target"].to_pylist()).to(device())
-    images, seeds = samples.pixels(), noise_seeds(settings.seed, samples.ids)
+    images, seeds, drawn = samples.pixels(), *(noise_seeds(s.seed, samples.ids) for s in (settings, attribute))
     correct = (targets == samples.labels).tolist()
     rows: dict[str, list[Any]] = {n: [] for n in ("image", "correct", "attribution", "metric", "score")}
 
+    unlearnt = unlearned(network, settings, attribute)
     for method, explain in explainers(network, attribute).items():
-        evidence = Evidence(
-            images, targets, maps[method].to(device()), samples.masks, seeds, network, explain, settings.batch_size
-        )
+        given = maps[method].to(device())
+        evidence = Evidence(images, targets, given, samples.masks, seeds, network, explain, settings.batch_size, drawn)
+        evidence = replace(evidence, randomised=unlearnt.get(method))
         scores = metrics.score(evidence, settings.metrics)
         for metric, values in scores.items():
             columns = (samples.ids.tolist(), correct, [method] * len(samples), [metric] * len(samples), values.tolist())

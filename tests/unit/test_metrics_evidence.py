@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from epsilens.metrics import score
+from epsilens.metrics import METRICS, score
 from epsilens.metrics.evidence import Evidence
 from epsilens.metrics.imputation import impute
+from epsilens.randomness import per_image
 
 SHAPE = (2, 4, 5)
 FRACTIONS = (0.1, 0.5, 0.9)
@@ -128,7 +129,8 @@ def test_neighbours_are_within_the_radius_in_range_and_of_the_image_alone() -> N
     seen.clear()
     alone = evidence(images=images[1:], seeds=torch.tensor([8]), explain=watch)  # as the second of the pair above
     alone.neighbourhood(16, 50)
-    assert torch.equal(torch.stack(seen)[:, 0], batches[:, 1])
+    assert torch.equal(torch.cat(seen), batches[:, 1])
+    assert torch.equal(near.images[:, 1], batches[:, 1])
 
 
 def test_targets_are_held_and_a_method_draws_its_own_noise_anew() -> None:
@@ -189,12 +191,13 @@ def test_shared_work_is_done_once() -> None:
         return spot(images)
 
     one = evidence(explain=explain, predict=predict, batch_size=3)
-    names = ("direction_sensitivity", "direction_sensitivity_max", "rank_stability", "top_stability", "retention")
-    score(one, dict.fromkeys(names, STABLE))
-    assert calls == {"explain": 3, "predict": 3}
-    road = {"road_gap": {"fractions": FRACTIONS}, "road_gap@again": {"fractions": list(FRACTIONS)}}
-    score(replace(one, explain=explain), road)
-    assert calls == {"explain": 3, "predict": 3 + 2 * len(FRACTIONS)}
+    stable = [name for name, metric in METRICS.items() if metric.facts.family == "stability" and "adv" not in name]
+    assert len(stable) == 9
+    score(one, dict.fromkeys(stable, STABLE))
+    assert calls == {"explain": 3, "predict": 3 + 1}  # the clean logits
+    removing = ("road_gap", "road_gap@again", "deletion_auc", "insertion_auc")
+    score(replace(one, explain=explain), {name: {"fractions": list(FRACTIONS)} for name in removing})
+    assert calls == {"explain": 3, "predict": 4 + 2 * len(FRACTIONS) + 1}
 
 
 def test_nothing_larger_than_a_batch_is_asked_of_a_network() -> None:
@@ -209,5 +212,130 @@ def test_nothing_larger_than_a_batch_is_asked_of_a_network() -> None:
         return spot(images)
 
     one = evidence(images=spotted(7), explain=explain, predict=predict, batch_size=3)
-    score(one, {"retention": STABLE, "road_gap": {"fractions": FRACTIONS}})
-    assert sizes == {3, 1}
+    score(one, {"retention": STABLE, "road_gap": {"fractions": FRACTIONS}, "infidelity": {"sigma": 0.1, "samples": 4}})
+    assert sizes == {3, 1}  # 1: what is left of four samples of the last image
+    sizes.clear()
+    worst = {"adversarial_stability": {**STABLE, "steps": 2}, "class_sensitivity": {}}
+    score(one, worst)
+    assert max(sizes) == 3
+
+
+def test_few_images_share_their_passes_and_their_values_stay() -> None:
+    sizes: list[int] = []
+
+    def watch(images: Tensor, _targets: Tensor, seeds: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return images * (1 + seeds.remainder(7)).view(-1, 1, 1, 1)
+
+    few = evidence(explain=watch, batch_size=7)
+    many = replace(few, batch_size=3, _done={})
+    shared = few.neighbourhood(8, 5)
+    assert sizes == [6, 6, 3]
+    apart = many.neighbourhood(8, 5)
+    for name in ("images", "attributions", "logits", "kept"):
+        assert torch.equal(getattr(shared, name), getattr(apart, name))
+    paths = few.removal(FRACTIONS), many.removal(FRACTIONS)
+    for name in ("least_first", "most_first", "least_probability", "most_probability"):
+        assert torch.equal(*(getattr(path, name) for path in paths))
+
+
+def test_the_probabilities_along_a_path_are_those_of_the_explained_class() -> None:
+    maps = torch.rand(3, *SHAPE)
+    maps[:, :, 1, 3] = -2
+    one = evidence(images=spotted(3), attributions=maps, targets=torch.tensor([1, 1, 0]))
+    path = one.removal((0.5,))
+    bright = 1 / (1 + math.exp(-0.8))  # the pixel is 0.9: logits of -0.4 and 0.4
+    assert one.probability().tolist() == pytest.approx([bright, bright, 1 - bright], abs=1e-6)
+    assert path.least_probability[0].tolist() == pytest.approx([bright, bright, 1 - bright], abs=1e-6)
+    assert (path.most_probability[0, :2] < 0.5).all()
+    assert path.most_probability[0, 2] > 0.5
+
+
+def linear_evidence(weight: Tensor, **changes) -> Evidence:
+    """A linear network, two classes of opposite weight; the maps are its gradients."""
+    images = torch.rand(3, *SHAPE, dtype=torch.float64)
+
+    def linear(batch: Tensor) -> Tensor:
+        return torch.einsum("nchw,kchw->nk", batch, weight)
+
+    targets = linear(images).argmax(dim=1)
+    fields = {"images": images, "targets": targets, "predict": linear, "attributions": weight[targets]}
+    return evidence(**(fields | changes))
+
+
+def test_a_linear_network_is_what_its_gradient_says_and_not_what_an_unrelated_map_says() -> None:
+    weight = torch.randn(2, *SHAPE, dtype=torch.float64)
+    asked = {"infidelity": {"sigma": 0.2, "samples": 200}}
+    assert score(linear_evidence(weight), asked)["infidelity"].tolist() == pytest.approx([0.0] * 3, abs=1e-12)
+    others = torch.randn(3, *SHAPE, dtype=torch.float64)
+    g = weight[linear_evidence(weight).targets]
+    others -= (others * g).sum(dim=(1, 2, 3), keepdim=True) / g.square().sum(dim=(1, 2, 3), keepdim=True) * g
+    found = score(linear_evidence(weight, attributions=others), asked)["infidelity"]
+    assert (found > 0.8).all()  # orthogonal: 1, but for chance and for clipping
+
+
+def test_a_perturbation_is_what_was_taken_from_the_image() -> None:
+    weight = torch.randn(2, *SHAPE, dtype=torch.float64)
+    seen: list[Tensor] = []
+
+    def watch(images: Tensor) -> Tensor:
+        seen.append(images)
+        return torch.einsum("nchw,kchw->nk", images, weight)
+
+    one = linear_evidence(weight, predict=watch, batch_size=3)
+    products, changes = one.perturbation(0.3, 40)
+    assert products.shape == changes.shape == (40, 3)
+    torch.testing.assert_close(products, changes)  # h(x) - h(x - I) = <I, g>
+    near = torch.stack(seen[1:])
+    assert near.min() >= 0
+    assert near.max() <= 1
+    inside = (near - one.images)[(near > 0) & (near < 1)]
+    assert inside.std().item() == pytest.approx(0.22, abs=0.03)  # 0.3, cut at the ends of the range
+    assert products.std() > 0
+
+
+def test_the_other_class_is_the_second_most_likely_and_has_the_noise_of_the_map() -> None:
+    logits = torch.tensor([[0.1, 3.0, 2.0], [5.0, -1.0, -2.0], [1.0, 2.0, math.nan]])
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    def watch(images: Tensor, targets: Tensor, seeds: Tensor) -> Tensor:
+        asked.append((targets, seeds))
+        return images
+
+    one = evidence(
+        predict=lambda _: logits, explain=watch, targets=torch.tensor([1, 0, 1]), map_seeds=torch.tensor([3, 4, 5])
+    )
+    maps = one.runner_up()
+    assert asked[0][0][:2].tolist() == [2, 1]
+    assert asked[0][1].tolist() == [3, 4, 5]
+    assert maps.isnan().flatten(1).all(dim=1).tolist() == [False, False, True]
+
+
+def test_a_network_of_one_class_has_no_other() -> None:
+    one = evidence(
+        predict=lambda images: images.mean(dim=(1, 2, 3))[:, None], targets=torch.zeros(3, dtype=torch.int64)
+    )
+    assert score(one, {"class_sensitivity": {}})["class_sensitivity"].isnan().all()
+
+
+def test_a_method_that_looks_at_neither_class_nor_weights_has_one_also_if_it_is_random() -> None:
+    def control(images: Tensor, _targets: Tensor, seeds: Tensor) -> Tensor:
+        return per_image(torch.rand, tuple(images.shape[1:]), seeds, "control")
+
+    images, drawn = spotted(3), torch.tensor([3, 4, 5])
+    one = evidence(images=images, explain=control, attributions=control(images, images, drawn), map_seeds=drawn)
+    asked = {"class_sensitivity": {}, "randomisation": {}}
+    assert score(one, asked)["randomisation"].isnan().all()  # there is no such network
+    found = score(replace(one, randomised=control), asked)
+    assert found["class_sensitivity"].tolist() == pytest.approx([1.0] * 3)
+    assert found["randomisation"].tolist() == pytest.approx([1.0] * 3)
+
+
+def test_the_randomised_network_explains_the_same_class() -> None:
+    def by_class(images: Tensor, targets: Tensor, _seeds: Tensor) -> Tensor:
+        ramp = torch.arange(20.0).view(1, 1, 4, 5).expand(len(images), *SHAPE) + 1
+        return ramp.where(targets.view(-1, 1, 1, 1) == 1, ramp.flip(2, 3))
+
+    ramp = by_class(spotted(3), torch.ones(3), torch.ones(3))
+    one = evidence(attributions=ramp, targets=torch.tensor([1, 0, 1]), randomised=by_class)
+    assert score(one, {"randomisation": {}})["randomisation"].tolist() == pytest.approx([1.0, -1.0, 1.0])

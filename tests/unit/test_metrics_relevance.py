@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from epsilens.metrics.relevance import (
+    mosaic_focus,
+    pointing_game,
     relevance_mass,
     relevance_mass_corrected,
     relevance_rank,
@@ -85,3 +87,44 @@ def test_a_mask_of_the_whole_image_leaves_nothing_over_chance() -> None:
     assert relevance_rank(maps, masks).tolist() == pytest.approx([1.0] * 40)
     assert relevance_mass_corrected(maps, masks).isnan().all()
     assert relevance_rank_corrected(maps, masks).isnan().all()
+
+
+def test_pointing_is_a_hit_or_a_miss() -> None:
+    weights = torch.tensor([[[9.0, 1.0], [3.0, 8.0]], [[1.0, 2.0], [6.0, 5.0]]], dtype=torch.float64)
+    masks = torch.tensor([[[True, True], [False, True]], [[True, True], [False, True]]])
+    assert pointing_game(signed(weights), masks).tolist() == [1.0, 0.0]
+
+
+def test_pixels_that_tie_for_the_heaviest_share_the_hit() -> None:
+    weights = torch.tensor([[[5.0, 5.0, 1.0, 5.0]]], dtype=torch.float64)
+    masks = torch.tensor([[[False, True, True, True]]])
+    assert pointing_game(signed(weights), masks).item() == pytest.approx(2 / 3)
+
+
+def test_pointing_is_nan_without_a_mask_or_a_map() -> None:
+    maps, masks = torch.randn(3, 2, *SHAPE), some_masks()
+    masks[0] = False
+    maps[1] = 0
+    assert pointing_game(maps, masks).isnan().tolist() == [True, True, False]
+
+
+def test_the_focus_is_the_share_of_what_is_positive_in_the_cell() -> None:
+    """Cells of 1 x 2 pixels, two channels; the negative pixel counts for nothing."""
+    first = torch.tensor([[[1.0, 2.0, -9.0, 0.0], [0.0, 0.0, 3.0, 0.0]], [[0.0, 0.0, 0.0, 1.0], [3.0, 0.0, 0.0, 0.0]]])
+    maps, cells = first.expand(4, 2, 2, 4), torch.arange(4)
+    assert mosaic_focus(maps, cells).tolist() == pytest.approx([0.3, 0.1, 0.3, 0.3])
+
+
+def test_each_cell_is_where_it_is() -> None:
+    maps = torch.zeros(4, 1, 4, 6, dtype=torch.float64)
+    for cell, (down, right) in enumerate([(0, 0), (0, 3), (2, 0), (2, 3)]):
+        maps[cell, 0, down + 1, right + 2] = 1
+    for cell in range(4):
+        found = mosaic_focus(maps, torch.full((4,), cell))
+        assert found.tolist() == [float(cell == other) for other in range(4)]
+
+
+def test_nothing_positive_has_no_focus() -> None:
+    maps = torch.randn(2, 3, 4, 6)
+    maps[0] = -maps[0].abs()
+    assert mosaic_focus(maps, torch.tensor([0, 3])).isnan().tolist() == [True, False]

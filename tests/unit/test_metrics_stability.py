@@ -121,3 +121,119 @@ def test_retention_is_the_share_of_samples_that_did_not_flip() -> None:
     kept = torch.tensor([[True, False, True], [True, False, False], [True, False, True], [True, False, False]])
     a = torch.randn(3, 1, 2, 3)
     assert stability.retention(a, a.expand(4, *a.shape), kept).tolist() == [1.0, 0.0, 0.5]
+
+
+# The relative forms. Weights 3, 4 at x: the norm is 5.
+
+X = torch.tensor([[[[0.6, 0.8]]], [[[0.3, 0.4]]]], dtype=torch.float64)  # [2, 1, 1, 2]
+A = torch.tensor([[[[3.0, -4.0]]], [[[-6.0, 8.0]]]], dtype=torch.float64)
+
+
+def beside(*moves: float) -> Tensor:
+    """A sample a move: the first weight grows by so much of the norm of the map."""
+    step = torch.tensor([[[[1.0, 0.0]]], [[[-1.0, 0.0]]]], dtype=torch.float64)
+    return torch.stack([A + move * torch.tensor([5.0, 10.0]).view(2, 1, 1, 1) * step for move in moves])
+
+
+def shifted(*moves: float) -> Tensor:
+    """A sample a move: the second pixel grows by so much of the norm of the image."""
+    step = torch.tensor([[[[0.0, 1.0]]], [[[0.0, 0.5]]]], dtype=torch.float64)
+    return torch.stack([X + move * step for move in moves])
+
+
+def test_relative_input_stability_is_the_largest_quotient() -> None:
+    near = shifted(0.1, 0.01, 0.5)
+    found = stability.relative_input_stability(A, beside(0.1, 0.1, 3.0), all_kept(3, 2), X, near)
+    assert found.tolist() == pytest.approx([1.0, 1.0])  # 1, 10 and 6
+    two = stability.relative_input_stability(
+        A, beside(0.1, 0.1, 3.0), torch.tensor([[1, 0], [0, 0], [1, 1]]) > 0, X, near
+    )
+    assert two.tolist() == pytest.approx([math.log10(6)] * 2)
+
+
+def test_the_elementwise_form_divides_by_each_weight_and_takes_the_median() -> None:
+    near = shifted(0.1, 0.01, 0.5)
+    found = stability.relative_input_stability_elementwise(A, beside(0.1, 0.1, 3.0), all_kept(3, 2), X, near)
+    quotients = [(0.1 * 5 / 3) / (0.1 / 0.8), (0.1 * 5 / 3) / (0.01 / 0.8), (3 * 5 / 3) / (0.5 / 0.8)]
+    assert found.tolist() == pytest.approx([math.log10(sorted(quotients)[1])] * 2)
+
+
+def test_weights_of_zero_and_black_values_are_left_out_of_the_elementwise_form() -> None:
+    a, x = A.clone(), X.clone()
+    a[0, 0, 0, 1] = x[1, 0, 0, 0] = 0
+    perturbed, near = a[None] * torch.tensor([1.5, 9.0]), x[None] + 0.1
+    perturbed[0, 0, 0, 0, 1] = 7.0
+    near[0, 0, 0, 0, 0] = 0.6
+    found = stability.relative_input_stability_elementwise(a, perturbed, all_kept(1, 2), x, near)
+    assert found.tolist() == pytest.approx(
+        [math.log10(0.5 / (0.1 / 0.8)), math.log10(math.hypot(0.5, 8) / (0.1 / 0.4))]
+    )
+
+
+LOGITS = torch.tensor([[1.0, 5.0], [0.0, 2.0]], dtype=torch.float64)  # the spread is sqrt(8), sqrt(2)
+
+
+def test_relative_output_stability_is_the_quotient_with_the_spread_of_the_logits() -> None:
+    near = LOGITS + torch.tensor([[[0.8, 0.0], [0.0, 0.1]]], dtype=torch.float64)
+    found = stability.relative_output_stability(A, beside(0.2), all_kept(1, 2), LOGITS, near)
+    expected = [0.2 / (0.8 / math.sqrt(8)), 0.2 / (0.1 / math.sqrt(2))]
+    assert found.tolist() == pytest.approx([math.log10(e) for e in expected])
+    again = stability.relative_output_stability(A, beside(0.2), all_kept(1, 2), 7 * LOGITS - 3, 7 * near - 3)
+    assert again.tolist() == pytest.approx(found.tolist())
+
+
+def test_the_original_rises_by_one_when_the_logits_shrink_tenfold() -> None:
+    near = LOGITS + torch.tensor([[[0.8, 0.0], [0.0, 0.1]]], dtype=torch.float64)
+    found = stability.relative_output_stability_original(A, beside(0.2), all_kept(1, 2), LOGITS, near)
+    assert found.tolist() == pytest.approx([math.log10(0.2 * 5 / 3 / 0.8), math.log10(0.2 * 5 / 3 / 0.1)])
+    small = stability.relative_output_stability_original(A, beside(0.2), all_kept(1, 2), LOGITS / 10, near / 10)
+    assert small.tolist() == pytest.approx([value + 1 for value in found.tolist()])
+
+
+def test_logits_that_stay_count_as_moved_by_tau_and_in_the_original_not_at_all() -> None:
+    near = LOGITS[None]
+    found = stability.relative_output_stability(A, beside(0.2), all_kept(1, 2), LOGITS, near)
+    assert found.tolist() == pytest.approx([math.log10(0.2 / stability.SAME_OUTPUT)] * 2)
+    assert stability.relative_output_stability_original(A, beside(0.2), all_kept(1, 2), LOGITS, near).isnan().all()
+    flat = torch.full_like(LOGITS, 3.0)
+    assert stability.relative_output_stability(A, beside(0.2), all_kept(1, 2), flat, near).isnan().all()
+
+
+RELATIVE = [
+    (stability.relative_input_stability, (X, shifted(0.1, 0.1))),
+    (stability.relative_input_stability_elementwise, (X, shifted(0.1, 0.1))),
+    (stability.relative_output_stability, (LOGITS, LOGITS + torch.rand(2, 2, 2))),
+    (stability.relative_output_stability_original, (LOGITS, LOGITS + torch.rand(2, 2, 2))),
+]
+
+
+@pytest.mark.parametrize(("metric", "rest"), RELATIVE)
+def test_a_map_that_stays_has_a_finite_floor(metric, rest: tuple[Tensor, Tensor]) -> None:
+    found = metric(A, A.expand(2, *A.shape), all_kept(2, 2), *rest)
+    assert found.isfinite().all()
+    assert (found < -3).all()
+
+
+@pytest.mark.parametrize(("metric", "rest"), RELATIVE)
+def test_relative_forms_leave_out_what_flipped_and_are_nan_for_nothing(metric, rest: tuple[Tensor, Tensor]) -> None:
+    perturbed = beside(0.3, 0.4)
+    perturbed[1, 0] = math.nan
+    kept = torch.tensor([[True, False], [False, False]])
+    found = metric(A, perturbed, kept, *rest)
+    assert found.isnan().tolist() == [False, True]
+    assert metric(A, perturbed, all_kept(2, 2), *rest).isnan().tolist() == [True, False]
+    assert metric(0 * A, beside(0.3, 0.4), all_kept(2, 2), *rest).isnan().all()
+
+
+def test_a_black_image_has_no_relative_input_stability() -> None:
+    for metric in (stability.relative_input_stability, stability.relative_input_stability_elementwise):
+        assert metric(A, beside(0.3), all_kept(1, 2), 0 * X, shifted(0.1)).isnan().all()
+
+
+def test_under_attack_it_is_the_direction_sensitivity_of_one_neighbour() -> None:
+    a, perturbed = torch.randn(3, 2, 4, 5), torch.randn(1, 3, 2, 4, 5)
+    kept = torch.tensor([[True, False, True]])
+    found = stability.adversarial_stability(a, perturbed, kept)
+    expected = stability.direction_sensitivity(a, perturbed, kept)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    assert found.isnan().tolist() == [False, True, False]

@@ -8,139 +8,205 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from epsilens.errors import ConfigError
-from epsilens.metrics import conciseness, faithfulness, relevance, stability
+from epsilens.metrics import alignment, conciseness, faithfulness, needs, relevance, sanity, stability
 from epsilens.metrics.config import ScoreConfig
 from epsilens.metrics.evidence import Evidence
+from epsilens.metrics.facts import Facts, Metric
 from epsilens.registry import choose, labelled, options
 from epsilens.types import Scores
-
-Compute = Callable[..., Scores]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-# What a metric needs. Keyword-only arguments are its options in params.yaml.
-
-
-def maps(compute: Compute, evidence: Evidence) -> Scores:
-    """compute(attributions)."""
-    return compute(evidence.attributions)
-
-
-def masks(compute: Compute, evidence: Evidence) -> Scores:
-    """compute(attributions, masks)."""
-    return compute(evidence.attributions, evidence.masks)
-
-
-def neighbours(
-    compute: Compute,
-    evidence: Evidence,
-    *,
-    radius_255: Annotated[float, Field(gt=0, le=255)],
-    samples: Annotated[int, Field(ge=1)],
-) -> Scores:
-    """compute(attributions, perturbed, kept)."""
-    near = evidence.neighbourhood(radius_255, samples)
-    return compute(evidence.attributions, near.attributions, near.kept)
-
-
-def removal(
-    compute: Compute, evidence: Evidence, *, fractions: Annotated[tuple[Share, ...], Field(min_length=1)]
-) -> Scores:
-    """compute(least_first, most_first)."""
-    path = evidence.removal(fractions)
-    return compute(path.least_first, path.most_first)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a reader of the number must know. chance: the score of a map that knows nothing, where there is one."""
-
-    label: str
-    family: Literal["conciseness", "stability", "relevance", "faithfulness", "sanity"]
-    better: Literal["higher", "lower"]
-    low: float
-    high: float
-    chance: float | None
-    source: str
-
-
-@dataclass(frozen=True)
-class Metric:
-    """needs: the adapter that hands `compute` its tensors."""
-
-    compute: Compute
-    needs: Callable[..., Scores]
-    facts: Facts
-
 
 METRICS: dict[str, Metric] = {
     "gini": Metric(
         conciseness.gini,
-        maps,
+        needs.maps,
         Facts("Gini index", "conciseness", "higher", 0, 1, None, "arXiv:1810.06583; Gaussian noise has 0.24"),
+    ),
+    "gini_all_channels": Metric(
+        conciseness.gini_all_channels,
+        needs.maps,
+        Facts(
+            "Gini index of all channels",
+            "conciseness",
+            "higher",
+            0,
+            1,
+            None,
+            "arXiv:1810.06583; Gaussian noise has 0.41",
+        ),
+    ),
+    "gini_positive": Metric(
+        conciseness.gini_positive,
+        needs.maps,
+        Facts(
+            "Gini index of the positive part",
+            "conciseness",
+            "higher",
+            0,
+            1,
+            None,
+            "Duan et al. 2023, after arXiv:1810.06583; Gaussian noise has 0.71",
+        ),
+        frozenset({"sign"}),
+    ),
+    "regional_gini": Metric(
+        conciseness.regional_gini,
+        needs.blocks,
+        Facts("Gini index of regions", "conciseness", None, 0, 1, None, "Duan et al. 2023, after arXiv:1810.06583"),
     ),
     "effective_fraction": Metric(
         conciseness.effective_fraction,
-        maps,
+        needs.maps,
         Facts("Effective fraction of pixels", "conciseness", "lower", 0, 1, None, "arXiv:2005.00631"),
     ),
     "direction_sensitivity": Metric(
         stability.direction_sensitivity,
-        neighbours,
+        needs.neighbours,
         Facts("Direction sensitivity", "stability", "lower", 0, math.sqrt(2), None, "arXiv:1901.09392"),
     ),
     "direction_sensitivity_max": Metric(
         stability.direction_sensitivity_max,
-        neighbours,
+        needs.neighbours,
         Facts("Direction sensitivity, maximum", "stability", "lower", 0, math.sqrt(2), None, "arXiv:1901.09392"),
+    ),
+    "adversarial_stability": Metric(
+        stability.adversarial_stability,
+        needs.worst,
+        Facts("Direction sensitivity under attack", "stability", "lower", 0, math.sqrt(2), None, "arXiv:1710.10547"),
     ),
     "rank_stability": Metric(
         stability.rank_stability,
-        neighbours,
+        needs.neighbours,
         Facts("Rank stability (Spearman)", "stability", "higher", -1, 1, 0.0, "arXiv:1710.10547"),
     ),
     "top_stability": Metric(
         stability.top_stability,
-        neighbours,
+        needs.neighbours,
         Facts("Top-10 % stability", "stability", "higher", 0, 1, stability.TOP, "arXiv:1710.10547"),
+    ),
+    "relative_input_stability": Metric(
+        stability.relative_input_stability,
+        needs.inputs,
+        Facts("Relative input stability (log10)", "stability", "lower", -math.inf, math.inf, None, "arXiv:2203.06877"),
+        frozenset({"own scale"}),
+    ),
+    "relative_input_stability_elementwise": Metric(
+        stability.relative_input_stability_elementwise,
+        needs.inputs,
+        Facts(
+            "Relative input stability, elementwise (log10)",
+            "stability",
+            "lower",
+            -math.inf,
+            math.inf,
+            None,
+            "arXiv:2203.06877",
+        ),
+        frozenset({"own scale"}),
+    ),
+    "relative_output_stability": Metric(
+        stability.relative_output_stability,
+        needs.outputs,
+        Facts("Relative output stability (log10)", "stability", "lower", -math.inf, math.inf, None, "arXiv:2203.06877"),
+        frozenset({"own scale"}),
+    ),
+    "relative_output_stability_original": Metric(
+        stability.relative_output_stability_original,
+        needs.outputs,
+        Facts(
+            "Relative output stability, original (log10)",
+            "stability",
+            "lower",
+            -math.inf,
+            math.inf,
+            None,
+            "arXiv:2203.06877",
+        ),
+        frozenset({"own scale", "logit scale"}),
     ),
     "retention": Metric(
         stability.retention,
-        neighbours,
+        needs.neighbours,
         Facts("Predictions retained under noise", "stability", "higher", 0, 1, None, "this project"),
     ),
     "relevance_mass": Metric(
         relevance.relevance_mass,
-        masks,
+        needs.masks,
         Facts("Relevance mass", "relevance", "higher", 0, 1, None, "arXiv:2003.07258"),
     ),
     "relevance_rank": Metric(
         relevance.relevance_rank,
-        masks,
+        needs.masks,
         Facts("Relevance rank", "relevance", "higher", 0, 1, None, "arXiv:2003.07258"),
     ),
     "relevance_mass_corrected": Metric(
         relevance.relevance_mass_corrected,
-        masks,
+        needs.masks,
         Facts("Relevance mass over chance", "relevance", "higher", -math.inf, 1, 0.0, "arXiv:2003.07258"),
     ),
     "relevance_rank_corrected": Metric(
         relevance.relevance_rank_corrected,
-        masks,
+        needs.masks,
         Facts("Relevance rank over chance", "relevance", "higher", -math.inf, 1, 0.0, "arXiv:2003.07258"),
+    ),
+    "pointing_game": Metric(
+        relevance.pointing_game,
+        needs.masks,
+        Facts("Pointing game", "relevance", "higher", 0, 1, None, "arXiv:1608.00507"),
+    ),
+    "mosaic_focus": Metric(
+        relevance.mosaic_focus,
+        needs.mosaic,
+        Facts("Focus in a mosaic", "relevance", "higher", 0, 1, 0.25, "arXiv:2109.15035"),
+        frozenset({"sign", "other images"}),
     ),
     "road_gap": Metric(
         faithfulness.road_gap,
-        removal,
+        needs.removal,
         Facts("ROAD gap", "faithfulness", "higher", -1, 1, 0.0, "arXiv:2202.00449"),
+    ),
+    "deletion_auc": Metric(
+        faithfulness.deletion_auc,
+        needs.deletion,
+        Facts("Deletion AUC (temperature 1)", "faithfulness", "lower", 0, math.inf, None, "arXiv:1806.07421"),
+        frozenset({"logit scale"}),
+    ),
+    "insertion_auc": Metric(
+        faithfulness.insertion_auc,
+        needs.insertion,
+        Facts("Insertion AUC (temperature 1)", "faithfulness", "higher", 0, math.inf, None, "arXiv:1806.07421"),
+        frozenset({"logit scale"}),
+    ),
+    "infidelity": Metric(
+        faithfulness.infidelity,
+        needs.noise,
+        Facts("Infidelity", "faithfulness", "lower", 0, 1, None, "arXiv:1901.09392"),
+    ),
+    "class_sensitivity": Metric(
+        sanity.class_sensitivity,
+        needs.other_class,
+        Facts("Similarity to the map of another class", "sanity", "lower", -1, 1, 1.0, "arXiv:1912.09818"),
+    ),
+    "randomisation": Metric(
+        sanity.randomisation,
+        needs.other_network,
+        Facts("Similarity to the map of random weights", "sanity", "lower", -1, 1, 1.0, "arXiv:1810.03292"),
+    ),
+    "gradient_alignment": Metric(
+        alignment.gradient_alignment,
+        needs.images,
+        Facts("Alignment with the image", "alignment", None, 0, math.inf, None, "arXiv:1905.04172"),
+    ),
+    "image_cosine": Metric(
+        alignment.image_cosine,
+        needs.images,
+        Facts("Cosine with the image", "alignment", None, 0, 1, None, "cf. arXiv:1905.04172"),
     ),
 }
 

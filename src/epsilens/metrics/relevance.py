@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from epsilens.metrics.weights import pixel_weights, shares, top
+from epsilens.metrics.weights import known, pixel_weights, shares, top
 from epsilens.types import Attributions, Masks, Scores
 
 
@@ -32,6 +32,31 @@ def relevance_rank(attributions: Attributions, masks: Masks) -> Scores:
     size = inside.sum(dim=1)
     members = top(pixel_weights(attributions).flatten(1), size)
     return (members * inside).sum(dim=1) / size  # 0 / 0 is NaN for an empty mask
+
+
+def pointing_game(attributions: Attributions, masks: Masks) -> Scores:
+    """Whether the heaviest pixel lies inside the mask, `[N]`: 1 if it does, 0 if not (Zhang et al. 2016, arXiv:1608.00507,
+    with tolerance 0).
+
+    Pixels that tie for the heaviest share the hit. NaN for an all-zero map.
+    """
+    inside = masks.flatten(1)
+    weights = pixel_weights(attributions).flatten(1)
+    hit = (top(weights, torch.ones_like(inside.sum(dim=1))) * inside).sum(dim=1)
+    return hit.where(inside.any(dim=1), torch.nan)
+
+
+def mosaic_focus(attributions: Attributions, cells: Tensor) -> Scores:
+    """Share of the positive attribution that falls into the cell of the explained class, in a mosaic of 2 x 2 images of
+    different classes, `[N]` in [0, 1] (after Arias-Duart et al. 2022, arXiv:2109.15035); 0.25 by chance.
+
+    attributions: of the mosaics, `[N, C, 2H, 2W]`; cells: int64 `[N]`, 0 to 3, row by row. NaN for a mosaic without positive
+    attribution.
+    """
+    positive = known(attributions.double().clamp(min=0)).sum(dim=1)
+    count, height, width = positive.shape
+    parts = positive.view(count, 2, height // 2, 2, width // 2).sum(dim=(2, 4)).flatten(1)  # [N, 4]
+    return parts.gather(1, cells[:, None])[:, 0] / parts.sum(dim=1)
 
 
 def _corrected(scores: Scores, masks: Masks) -> Tensor:

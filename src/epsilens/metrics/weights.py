@@ -13,9 +13,13 @@ def pixel_weights(attributions: Attributions) -> PixelWeights:
 
     NaN throughout for a map that is all zero or not finite, so that every score of it is NaN.
     """
-    weights = attributions.double().abs().sum(dim=-3)
-    total = weights.sum(dim=(-2, -1), keepdim=True)
-    return weights.where((total > 0) & total.isfinite(), torch.nan)
+    return known(attributions.double().abs().sum(dim=-3, keepdim=True)).squeeze(-3)
+
+
+def known(maps: Tensor) -> Tensor:
+    """The maps `[..., C, H, W]`; NaN throughout for one that is all zero or not finite."""
+    total = maps.abs().sum(dim=(-3, -2, -1), keepdim=True)
+    return maps.where((total > 0) & total.isfinite(), torch.nan)
 
 
 def directions(weights: PixelWeights) -> Tensor:
@@ -36,6 +40,15 @@ def ranks(values: Tensor) -> Tensor:
     below = torch.searchsorted(ordered, values.contiguous(), right=False)
     up_to = torch.searchsorted(ordered, values.contiguous(), right=True)
     return ((below + up_to + 1).double() / 2).masked_fill(values.isnan(), torch.nan)
+
+
+def spearman(first: Tensor, second: Tensor) -> Tensor:
+    """Spearman's correlation along the last dimension, `[..., n]` to `[...]`; NaN where all values of a row tie."""
+    a, b = ranks(first), ranks(second)
+    middle = (a.shape[-1] + 1) / 2  # the mean rank, exactly: CUDA rounds a mean, and a constant map would have an order
+    a, b = a - middle, b - middle
+    scale = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
+    return (a * b).sum(dim=-1) / scale
 
 
 def top(values: Tensor, count: Tensor) -> Tensor:
