@@ -29,8 +29,8 @@ def main() -> None:
     images, seeds = samples.pixels(), noise_seeds(settings.seed, samples.ids)
     correct = (targets == samples.labels).tolist()
     rows: dict[str, list[Any]] = {n: [] for n in ("image", "correct", "attribution", "metric", "score")}
-
-    for method, explain in explainers(network, attribute).items():
+    methods = explainers(network, attribute, lambda: read_split(artifacts.PREPARED, "train").images)
+    for method, explain in methods.items():
         evidence = Evidence(
             images, targets, maps[method].to(device()), samples.masks, seeds, network, explain, settings.batch_size
         )
