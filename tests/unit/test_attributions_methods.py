@@ -38,9 +38,10 @@ def training() -> Tensor:
     return torch.randint(0, 256, (5, C, H, W), dtype=torch.uint8)
 
 
-def conv_net(channels: int = C) -> nn.Sequential:
-    """Two convolutions with ReLU and a linear head, float64."""
-    layers = (nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, stride=2), nn.ReLU(), nn.Flatten())
+def conv_net(activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Two convolutions and a linear head, float64."""
+    first, second = nn.Conv2d(C, 8, 3, padding=1), nn.Conv2d(8, 6, 3, stride=2)
+    layers = (first, activation(), second, activation(), nn.Flatten())
     return nn.Sequential(*layers, nn.LazyLinear(K)).double().eval()
 
 
@@ -78,18 +79,24 @@ def test_an_unknown_baseline_is_answered_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("baseline", ["black", "blur"])
-def test_integrated_gradients_of_a_small_network_are_complete_to_a_thousandth(baseline: str) -> None:
-    """For the class whose logit moved furthest; fifty points; the gradient times the image is far from it."""
-    images, network = torch.rand(N, C, 12, 9, dtype=torch.float64), conv_net()
+@pytest.mark.parametrize(
+    ("activation", "steps", "bound"), [(nn.Softplus, 50, 1e-5), (nn.ReLU, 50, 2e-2), (nn.ReLU, 800, 1e-3)]
+)
+def test_integrated_gradients_of_a_small_network_are_complete(
+    baseline: str, activation: type[nn.Module], steps: int, bound: float
+) -> None:
+    """For the class whose logit moved furthest. Fifty points integrate a smooth network exactly; at the kinks of ReLU the
+    error falls only with the number of points, and a thousandth takes hundreds."""
+    images, network = torch.rand(N, C, 12, 9, dtype=torch.float64), conv_net(activation=activation)
     start = torch.zeros_like(images) if baseline == "black" else blurred(images)
     targets = (network(images) - network(start)).abs().argmax(dim=1)
 
     def error(name: str, **given: Any) -> Tensor:
-        maps = explainer(network, name, given, 2)(images, targets, SEEDS)
+        maps = explainer(network, name, given, 3)(images, targets, SEEDS)
         return completeness_error(network, images, start, targets, maps, 2)
 
-    assert (error("integrated_gradients", steps=50, baseline=baseline) < 1e-3).all()
-    assert (error("gradient_x_input") > 1e-2).all()
+    assert (error("integrated_gradients", steps=steps, baseline=baseline) < bound).all()
+    assert (error("gradient_x_input") > bound).all()
 
 
 def test_the_completeness_error_is_relative_and_of_each_image(images: Tensor) -> None:
