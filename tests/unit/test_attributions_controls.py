@@ -134,7 +134,7 @@ def test_randomised_resets_the_statistics_of_batch_normalisation() -> None:
 
 
 def test_randomised_depends_on_the_seed_alone() -> None:
-    network, other = small(), small()
+    network, other = small(), small().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
     for parameter in other.parameters():
         parameter.data *= 2
     state = torch.get_rng_state()

@@ -15,8 +15,9 @@ def randomised(network: nn.Module, seed: int) -> nn.Module:
     """A copy whose every layer is initialised anew, from `seed` alone, in the way of its own `reset_parameters`.
 
     Batch normalisation forgets its statistics; buffers of layers without parameters (the normalisation of the pixels) stay.
-    The weights are drawn on the CPU. Neither the network nor the global generator is touched. Raises DataError that names
-    the layers with parameters of their own that cannot be initialised anew: half of a network must not pass for a whole.
+    The weights are drawn on the CPU, into contiguous memory. Neither the network nor the global generator is touched. Raises
+    DataError that names the layer that has parameters of its own and cannot be initialised anew: half of a network must not
+    pass for a whole.
     """
     for name, module in network.named_modules():
         if next(module.parameters(recurse=False), None) is not None and not hasattr(module, "reset_parameters"):
@@ -25,7 +26,7 @@ def randomised(network: nn.Module, seed: int) -> nn.Module:
                 "cannot be randomised"
             )
     devices = {tensor.device for tensor in (*network.parameters(), *network.buffers())}
-    copy = deepcopy(network).cpu()
+    copy = deepcopy(network).cpu().to(memory_format=torch.contiguous_format)  # draws fill memory in its order
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "randomised"))
         for module in copy.modules():
