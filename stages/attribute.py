@@ -3,7 +3,8 @@
 import torch
 
 from epsilens import artifacts, config
-from epsilens.attributions import explainers
+from epsilens.attributions import completeness, explainers
+from epsilens.attributions.axioms import verdict
 from epsilens.attributions.config import AttributeConfig
 from epsilens.attributions.pictures import gallery, png
 from epsilens.data.manifest import read_manifest, read_split
@@ -22,10 +23,13 @@ def main() -> None:
     with torch.no_grad():
         confidence, targets = torch.cat([network(part) for part in images.split(500)]).softmax(dim=1).max(dim=1)
 
-    maps = {name: explain(images, targets, seeds) for name, explain in explainers(network, settings).items()}
+    methods = explainers(network, settings, lambda: read_split(artifacts.PREPARED, "train").images)
+    maps = {name: explain(images, targets, seeds) for name, explain in methods.items()}
+    errors = completeness(network, settings, images, targets, maps)
     folder = artifacts.cell(artifacts.ATTRIBUTIONS, text, seed)
     artifacts.write_tensors(folder / artifacts.MAPS, maps)
     index = {"image": samples.ids, "label": samples.labels, "target": targets}
+    index |= {f"completeness_error.{name}": found for name, found in errors.items()}
     artifacts.write_rows(folder / artifacts.INDEX, {name: column.tolist() for name, column in index.items()})
 
     names = read_manifest(artifacts.PREPARED)["class_names"]
@@ -45,6 +49,8 @@ def main() -> None:
         for row in rows
     ]
     artifacts.write_json(shown / artifacts.GALLERY_INDEX, {"methods": list(maps), "images": captions})
+    for name, found in errors.items():
+        print(verdict(name, found))
     print(
         f"{len(samples)} images explained by {', '.join(maps)}; {int((targets == samples.labels).sum())} predicted right"
     )

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from epsilens import artifacts, config, metrics
 from epsilens.attributions import ATTRIBUTIONS, explainers
 from epsilens.attributions.config import AttributeConfig
+from epsilens.attributions.randomise import randomised
 from epsilens.data.manifest import read_split
 from epsilens.metrics.config import ScoreConfig
 from epsilens.metrics.evidence import Evidence
@@ -24,9 +25,12 @@ def unlearned(network: nn.Module, score: ScoreConfig, attribute: AttributeConfig
     """The same methods on the network with random weights, where a metric asks for them."""
     if not any(name.partition("@")[0] == "randomisation" for name in score.metrics):
         return {}
-    from epsilens.attributions.randomise import randomised
+    return explainers(randomised(network, score.seed), attribute, references)
 
-    return explainers(randomised(network, score.seed), attribute)
+
+def references() -> Tensor:
+    """The images that some methods compare with."""
+    return read_split(artifacts.PREPARED, "train").images
 
 
 def main() -> None:
@@ -44,7 +48,7 @@ def main() -> None:
     rows: dict[str, list[Any]] = {n: [] for n in ("image", "correct", "attribution", "metric", "score")}
 
     unlearnt = unlearned(network, settings, attribute)
-    for method, explain in explainers(network, attribute).items():
+    for method, explain in explainers(network, attribute, references).items():
         given = maps[method].to(device())
         evidence = Evidence(images, targets, given, samples.masks, seeds, network, explain, settings.batch_size, drawn)
         evidence = replace(evidence, randomised=unlearnt.get(method))

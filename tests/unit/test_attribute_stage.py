@@ -1,0 +1,94 @@
+"""The stages `attribute` and `score` on made-up data and an untrained network, with every member of the registry."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from epsilens import artifacts
+from epsilens.attributions import ATTRIBUTIONS
+from epsilens.data.manifest import write
+from epsilens.models import build
+from epsilens.models.checkpoints import save
+from epsilens.types import Samples
+from stages import attribute, score
+
+ROOT = Path(__file__).parents[2]
+CELL = ("4", 0)
+CLASSES = ["a", "b", "c"]
+METHODS: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 1},
+    "integrated_gradients@blur": {"steps": 400, "baseline": "blur"},
+    "expected_gradients": {"samples": 2},
+    "smoothgrad": {"samples": 2, "sigma": 0.1},
+    "smoothgrad_squared": {"samples": 2, "sigma": 0.1},
+    "blurred_random": {"of": {"gradient": {}}},
+    "inverse": {"of": {"expected_gradients": {"samples": 2}}},
+    "randomised": {"of": {"guided_backprop": {}}, "seed": 0},
+}
+
+
+def samples(count: int, first: int) -> Samples:
+    masks = torch.zeros(count, 8, 12, dtype=torch.bool)
+    masks[:, 2:5, 3:8] = True
+    images = torch.randint(0, 256, (count, 3, 8, 12), dtype=torch.uint8)
+    return Samples(images, torch.arange(count) % len(CLASSES), masks, first + torch.arange(count))
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working copy in which `prepare` and `train` have run."""
+    params = yaml.safe_load((ROOT / "studies" / "shapes.yaml").read_text(encoding="utf-8"))
+    methods = {name: METHODS.get(name, {}) for name in (*ATTRIBUTIONS, "integrated_gradients@blur")}
+    params["attribute"] = {"batch_size": 2, "gallery": 2, "seed": 0, "methods": methods}
+    params["score"]["metrics"] = {"gini": {}, "retention": {"radius_255": 4, "samples": 1}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EPSILENS_DEVICE", "cpu")
+    monkeypatch.setattr(sys, "argv", ["stage", "--epsilon", CELL[0], "--seed", str(CELL[1])])
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    facts = {"class_names": CLASSES, "splits": {"train": {}, "evaluation": {}}}
+    write(artifacts.PREPARED, facts, {"train": samples(5, 0), "evaluation": samples(3, 10)})
+    mean, std, options = [0.5] * 3, [0.25] * 3, {"width": 3, "stem_stride": 1}
+    card = {"architecture": "small_resnet", "options": options, "class_names": CLASSES, "mean": mean, "std": std}
+    network = build("small_resnet", options, len(CLASSES), mean, std, seed=4)
+    save(artifacts.cell(artifacts.MODELS, *CELL), network.state_dict(), card)
+    return tmp_path
+
+
+def test_every_member_is_explained_and_scored(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attribute.main()
+    folder = artifacts.cell(artifacts.ATTRIBUTIONS, *CELL)
+    maps = artifacts.read_tensors(folder / artifacts.MAPS)
+    assert set(maps) == {*ATTRIBUTIONS, "integrated_gradients@blur"}
+    assert {tuple(each.shape) for each in maps.values()} == {(3, 3, 8, 12)}
+    index = artifacts.read_rows(folder / artifacts.INDEX).to_pydict()
+    assert set(index) == {"image", "label", "target"} | {
+        f"completeness_error.{name}" for name in ("integrated_gradients", "integrated_gradients@blur")
+    }
+    assert max(index["completeness_error.integrated_gradients@blur"]) < 0.05
+    assert max(index["completeness_error.integrated_gradients"]) > 0.05
+    printed = capsys.readouterr().out
+    assert "warning: integrated_gradients: completeness error" in printed
+    assert "\nintegrated_gradients@blur: completeness error" in printed
+
+    score.main()
+    rows = artifacts.read_rows(artifacts.cell(artifacts.SCORES, *CELL) / artifacts.ROWS).to_pydict()
+    assert set(rows["attribution"]) == set(maps)
+    described = artifacts.read_json(artifacts.cell(artifacts.SCORES, *CELL) / artifacts.FACTS)["attributions"]
+    assert {name for name, entry in described.items() if entry["kind"] == "control"} == {
+        "random", "blurred_random", "sobel", "deviation", "randomised", "inverse",
+    }  # fmt: skip
+
+
+def test_the_training_images_are_read_only_for_a_method_that_needs_them(study: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["attribute"]["methods"] = {"gradient": {}}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (artifacts.PREPARED / "train.safetensors").unlink()
+    attribute.main()
+    assert set(artifacts.read_tensors(artifacts.cell(artifacts.ATTRIBUTIONS, *CELL) / artifacts.MAPS)) == {"gradient"}
