@@ -3,7 +3,7 @@
     python scripts/metric_pictures.py    # about a minute on one core; writes docs/metrics/*.png
 
 Two networks are trained here, at ε = 0 and ε = 4. Shown is the image, of those that both classify rightly, on which the two
-maps differ most in the first metric of the picture. So a picture says what a metric sees, not how often.
+maps differ most in the first metric of the picture: a picture says what a metric sees, not how often.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
-from metric_cases import CASES, CLASSES, Case, Side
+from metric_cases import CASES, Case, Side
 from metric_panels import image, picture
-from torch import Tensor, nn
+from metric_views import CLASSES
+from torch import nn
 
 from epsilens import artifacts, config, models
 from epsilens.attacks import ThreatModel
@@ -35,7 +35,7 @@ from epsilens.training.distribution import World
 from epsilens.types import Samples
 
 ROOT = Path(__file__).resolve().parent.parent
-WIDTH = 16  # of small_resnet: half of the default study's
+IMAGES, EPOCHS, WIDTH = 3000, 6, 16  # as the default study has them, but for half the width
 CUE = 16.0  # amplitude in 1/255, twice the default study's: the narrow network learns it in as many epochs
 SHOWN = 64  # images to choose from
 
@@ -52,7 +52,7 @@ def train(epsilon: float, images: int, epochs: int) -> tuple[nn.Module, Samples]
     threat = ThreatModel.of(study["threat"]["norm"], epsilon)
     trainer = Trainer(network, threat, settings, seed=0, world=World("cpu"), view=Folded)
     for _ in range(epochs):
-        print(f"ε = {epsilon:g}:", trainer.epoch(source.train, source.test[: 100], lambda: None), flush=True)
+        print(f"ε = {epsilon:g}:", trainer.epoch(source.train, source.test[:100], lambda: None), flush=True)
     return trainer.average, source.test
 
 
@@ -93,9 +93,13 @@ def draw(study: Study, case: Case) -> bytes:
         raise DataError(f"{first}: is defined on none of {len(gap)} images")
     row = int(gap.nan_to_num(-torch.inf).argmax())
     scores = {name: (float(one[name][row]), float(other[name][row])) for name in case.metrics}
-    label = CLASSES[int(study.samples.labels[row])]
-    left = image(f"input, “{label}”", study.samples.pixels()[row], study.samples.masks[row] if case.outlined else None)
-    return picture(left, {name: case.show(evidence, row) for name, evidence in sides.items()}, scores)
+    label, mask = CLASSES[int(study.samples.labels[row])], study.samples.masks[row]
+    left = image(f"input, “{label}”", study.samples.pixels()[row], mask if case.given == "outlined" else None)
+    return picture(
+        None if case.given == "nothing" else left,
+        {name: case.show(evidence, row) for name, evidence in sides.items()},
+        scores,
+    )
 
 
 def main() -> None:
@@ -104,7 +108,7 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES, nargs="+", default=list(CASES), help="draw these only")
     given = parser.parse_args()
     torch.set_num_threads(1)  # the same weights on every machine of one kind
-    trained = {epsilon: train(epsilon, 3000, 6) for epsilon in (0.0, 4.0)}
+    trained = {epsilon: train(epsilon, IMAGES, EPOCHS) for epsilon in (0.0, 4.0)}
     study = Study.of({epsilon: network for epsilon, (network, _) in trained.items()}, trained[0.0][1])
     for name in given.only:
         artifacts.write_bytes(given.out / f"{name}.png", draw(study, CASES[name]))

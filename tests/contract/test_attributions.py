@@ -12,19 +12,11 @@ from epsilens.attributions import ATTRIBUTIONS, explainer
 from epsilens.errors import NumericError
 from epsilens.randomness import noise_seeds
 from epsilens.types import Explainer
+from tests.options import METHODS as OPTIONS
 
 N, C, H, W, K = 3, 2, 5, 4, 4
 TARGETS = torch.tensor([2, 0, 3])
 SEEDS = noise_seeds(7, torch.tensor([11, 3, 8]))
-OPTIONS: dict[str, dict[str, Any]] = {
-    "integrated_gradients": {"steps": 7, "baseline": "blur"},
-    "expected_gradients": {"samples": 4},
-    "smoothgrad": {"samples": 5, "sigma": 0.3},
-    "smoothgrad_squared": {"samples": 5, "sigma": 0.3},
-    "blurred_random": {"of": {"expected_gradients": {"samples": 2}}},
-    "inverse": {"of": {"guided_backprop": {}}},
-    "randomised": {"of": {"smoothgrad": {"samples": 2, "sigma": 0.1}}, "seed": 5},
-}
 
 every_member = pytest.mark.parametrize("name", ATTRIBUTIONS)
 every_shape = pytest.mark.parametrize("shape", [(1, 9, 6), (3, 6, 8)])

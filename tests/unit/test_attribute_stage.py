@@ -17,19 +17,15 @@ from epsilens.models import build
 from epsilens.models.checkpoints import save
 from epsilens.types import Samples
 from stages import attribute, score
+from tests import options
 
 ROOT = Path(__file__).parents[2]
 CELL = ("4", 0)
 CLASSES = ["a", "b", "c"]
 METHODS: dict[str, dict[str, Any]] = {
+    **options.METHODS,
     "integrated_gradients": {"steps": 1},
     "integrated_gradients@blur": {"steps": 400, "baseline": "blur"},
-    "expected_gradients": {"samples": 2},
-    "smoothgrad": {"samples": 2, "sigma": 0.1},
-    "smoothgrad_squared": {"samples": 2, "sigma": 0.1},
-    "blurred_random": {"of": {"gradient": {}}},
-    "inverse": {"of": {"expected_gradients": {"samples": 2}}},
-    "randomised": {"of": {"guided_backprop": {}}, "seed": 0},
 }
 
 
@@ -53,9 +49,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     facts = {"class_names": CLASSES, "splits": {"train": {}, "evaluation": {}}}
     write(artifacts.PREPARED, facts, {"train": samples(5, 0), "evaluation": samples(3, 10)})
-    mean, std, options = [0.5] * 3, [0.25] * 3, {"width": 3, "stem_stride": 1}
-    card = {"architecture": "small_resnet", "options": options, "class_names": CLASSES, "mean": mean, "std": std}
-    network = build("small_resnet", options, len(CLASSES), mean, std, seed=4)
+    mean, std, sizes = [0.5] * 3, [0.25] * 3, {"width": 3, "stem_stride": 1}
+    card = {"architecture": "small_resnet", "options": sizes, "class_names": CLASSES, "mean": mean, "std": std}
+    network = build("small_resnet", sizes, len(CLASSES), mean, std, seed=4)
     save(artifacts.cell(artifacts.MODELS, *CELL), network.state_dict(), card)
     return tmp_path
 

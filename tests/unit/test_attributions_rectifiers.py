@@ -14,6 +14,7 @@ from epsilens.attributions.rectifiers import require_relu_modules
 from epsilens.errors import ConfigError
 from epsilens.models import MODELS, build
 from epsilens.randomness import noise_seeds
+from tests.options import of_network
 
 N, K = 3, 4
 TARGETS = torch.tensor([2, 0, 3])
@@ -114,6 +115,5 @@ def test_a_control_made_of_it_refuses_too_and_other_methods_do_not_care() -> Non
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_of_the_project_has_a_module_for_each_relu(name: str) -> None:
-    options = {"width": 2, **({"stem_stride": 1} if name == "small_resnet" else {})}
-    network = build(name, options, K, [0.5] * 3, [0.2] * 3, seed=0).eval()
+    network = build(name, of_network(name), K, [0.5] * 3, [0.2] * 3, seed=0).eval()
     require_relu_modules(network, torch.rand(1, 3, 32, 32), "key")

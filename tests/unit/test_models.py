@@ -13,8 +13,9 @@ from epsilens.errors import ConfigError, DataError
 from epsilens.models import MODELS, build
 from epsilens.models import checkpoints as networks
 from epsilens.models.config import ModelConfig
+from tests.options import of_network
 
-OPTIONS = {name: {"width": 4} for name in MODELS} | {"small_resnet": {"width": 4, "stem_stride": 2}}
+OPTIONS = {name: of_network(name) for name in MODELS}
 CARD = {"architecture": "small_resnet", "options": OPTIONS["small_resnet"], "class_names": ["a", "b", "c"],
         "mean": [0.4, 0.5], "std": [0.2, 0.3]}  # fmt: skip
 
