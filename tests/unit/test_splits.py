@@ -41,6 +41,7 @@ def settings(**changes: Any) -> DataConfig:
         "holdout_by": "last",
         "validation": 10,
         "evaluation": 6,
+        "evaluation_masked": False,
         "seed": 0,
     }
     return DataConfig.model_validate(base | changes)
