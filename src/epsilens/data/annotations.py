@@ -107,7 +107,7 @@ def parse(content: bytes, name: str) -> Annotation:
     size = None
     if root.find("size") is not None:
         width, height = (_number(root, f"size/{side}", name) for side in ("width", "height"))
-        if not (width >= 1 and height >= 1 and width == int(width) and height == int(height)):
+        if not (width >= 1 and height >= 1 and width.is_integer() and height.is_integer()):
             raise DataError(f"{name}: found size {width} x {height}, expected whole numbers above 0")
         size = int(width), int(height)
     objects = [

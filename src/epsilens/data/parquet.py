@@ -131,7 +131,7 @@ def _depth(file: Path, kind: pa.DataType) -> int:
     while pa.types.is_list(inner) or pa.types.is_large_list(inner) or pa.types.is_fixed_size_list(inner):
         depth, inner = depth + 1, inner.value_type
     numeric = pa.types.is_integer(inner) or pa.types.is_floating(inner)
-    if pa.types.is_null(inner) and depth < 2:
+    if pa.types.is_null(inner) and depth <= 2:
         return 2  # a list that is empty in every row, or nothing but nulls
     if not numeric or depth not in (1, 2):
         raise DataError(f"{file}: column {BOXES}: found {kind}, expected lists of [x1, y1, x2, y2], or one such box")
