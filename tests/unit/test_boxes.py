@@ -75,6 +75,8 @@ def test_a_box_without_a_centre_is_the_pixel_of_its_middle() -> None:
     for x, y in ((0.1, 0.1), (3.2, 6.7), (7.8, 15.9)):
         found = draw([[x, y, x + 0.1, y + 0.1]], Frame(8, 16), 4)
         assert found.nonzero().tolist() == [[int(y / 4), int(x / 2)]]
+    nearer = draw([[1.5, 2.5, 2.9, 5.9]], Frame(8, 16), 4)  # over the border of pixels, the larger part beyond it
+    assert nearer.nonzero().tolist() == [[1, 1]]
     line = draw([[0, 7, 8, 7.5]], Frame(8, 16), 4)  # thin on one axis only
     assert torch.equal(line, block(4, slice(1, 2), slice(None)))
 

@@ -45,7 +45,7 @@ def clip(box: Any, shape: tuple[float, float], name: str, *, extent: int = 0) ->
         raise DataError(f"{name}: found box {box}, expected [x1, y1, x2, y2], four finite numbers")
     left, top, right, bottom = box[0], box[1], box[2] + extent, box[3] + extent
     inside = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-    if not (left < right and top < bottom and inside[0] < inside[2] and inside[1] < inside[3]):
+    if not (inside[0] < inside[2] and inside[1] < inside[3]):
         less = "<=" if extent else "<"
         raise DataError(
             f"{name}: found box {list(box)}, expected x1 {less} x2 and y1 {less} y2 within {width} x {height} pixels"
