@@ -23,13 +23,9 @@ RULE = (
     "boxes in pixels of the stored image, cut off at its edges, turned, resized and cropped with it; a pixel belongs to the "
     "mask when its centre lies in a box, [left, right) x [top, bottom), or the middle of a box without any centre in it"
 )
-MIRRORED = (
-    2,
-    3,
-    6,
-    7,
-)  # EXIF orientations that, once width and height are exchanged where they are, mirror left and right
-INVERTED = (3, 4, 7, 8)  # ... top and bottom
+# EXIF orientations that, after width and height are exchanged where they are, mirror left and right, or top and bottom.
+MIRRORED = (2, 3, 6, 7)
+INVERTED = (3, 4, 7, 8)
 
 Box = tuple[float, float, float, float]
 
