@@ -339,6 +339,13 @@ def test_an_image_of_another_shape_has_no_boxes_and_is_counted(root: Path) -> No
         read(root, "ann")
 
 
+def test_the_shape_may_differ_by_one_rounded_pixel() -> None:
+    """400 x 25 at a tenth is 40 x 2.5: rounded to 40 x 2, the width that belongs to a height of 2 is 32."""
+    for turn in (slice(None), slice(None, None, -1)):
+        assert annotations._same_shape((40, 2)[turn], (400, 25)[turn])
+        assert not annotations._same_shape((40, 4)[turn], (400, 25)[turn])
+
+
 def test_boxes_of_a_turned_image_are_of_the_shape_that_its_annotation_says(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown a quarter turn clockwise: 10 wide, 20 high; the stored left edge is the upper one
