@@ -14,6 +14,8 @@ def main() -> None:
     manifest.write(artifacts.PREPARED, facts, parts)
     for name, part in facts["splits"].items():
         print(f"{name}: {part['images']} images, {part['masks']} with a mask")
+    for what, found in facts.get("boxes", {}).items():
+        print(f"boxes: {what.replace('_', ' ')}: {found}")
     for pair, found in facts["duplicates"].items():
         if found["images"]:
             print(f"note: {found['images']} identical images in {pair}, e.g. {found['examples'][:3]}")

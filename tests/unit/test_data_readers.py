@@ -26,6 +26,7 @@ from torch import Tensor
 from epsilens import data
 from epsilens.data import cifar10, decode, folder, parquet
 from epsilens.data.config import DataConfig
+from epsilens.data.decode import Fit, Frame
 from epsilens.errors import ConfigError, DataError
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -71,9 +72,9 @@ def shard(
 
 def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
     image = noise(0, 5, 5)
-    decoded, shape = decode.decode(encoded(image), "x", 5)
+    decoded, frame = decode.decode(encoded(image), "x", Fit(5))
     assert decoded.dtype == torch.uint8
-    assert shape == (5, 5)
+    assert frame == Frame(5, 5, 1)
     assert torch.equal(decoded, channels_first(image))
 
 
@@ -124,14 +125,24 @@ def test_the_exif_orientation_is_applied() -> None:
 def test_a_larger_picture_is_squashed_with_antialiasing() -> None:
     lines = np.zeros((8, 16, 3), dtype=np.uint8)
     lines[:, ::4] = 200  # one column in four: without antialiasing 0 or 200, by chance
-    shrunk, shape = decode.decode(encoded(lines), "x", 4)
+    shrunk, frame = decode.decode(encoded(lines), "x", Fit(4))
     assert shrunk.shape == (3, 4, 4)
-    assert shape == (16, 8)
+    assert frame == Frame(16, 8, 1)
     assert ((shrunk > 30) & (shrunk < 80)).all()
     ramp = np.repeat(np.arange(8, dtype=np.uint8)[:, None, None] * 30, 3, axis=2).repeat(2, axis=1)  # [8, 2, 3]
-    down = decode.decode(encoded(ramp), "x", 4)[0][0]
+    down = decode.decode(encoded(ramp), "x", Fit(4))[0][0]
     assert (down[:, 0] == down[:, 1]).all()
     assert (down[1:, 0] > down[:-1, 0]).all()  # rows stay rows, in their order
+
+
+@pytest.mark.parametrize("shape", [(31, 50), (50, 31), (40, 40), (16, 90)])
+@pytest.mark.parametrize(("resize", "size"), [(20, 17), (16, 16), (57, 30)])
+def test_the_centre_is_cut_out_as_torchvision_does_it(shape: tuple[int, int], resize: int, size: int) -> None:
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    image = noise(7, *shape)
+    expected = np.asarray(Compose([Resize(resize), CenterCrop(size)])(Image.fromarray(image)))
+    assert torch.equal(decode.decode(encoded(image), "x", Fit(size, resize))[0], channels_first(expected))
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -156,12 +167,12 @@ def test_many_pictures_keep_their_order(side: int) -> None:
     images = [noise(i, side, side) for i in range(decode.CHUNK * 2 + 3)]
     contents = [encoded(image) for image in images]
     assert (len(contents[0]) > decode.THREADS_PAY) == (side == 64)
-    found, shapes = decode.decode_all(contents, [str(i) for i in range(len(images))], side)
+    found, frames = decode.decode_all(contents, [str(i) for i in range(len(images))], Fit(side))
     assert torch.equal(found, torch.stack([channels_first(image) for image in images]))
-    assert shapes == [(side, side)] * len(images)
+    assert frames == [Frame(side, side, 1)] * len(images)
     contents[40] = contents[40][:-40]
     with pytest.raises(DataError, match=r"^40: "):
-        decode.decode_all(contents, [str(i) for i in range(len(images))], side)
+        decode.decode_all(contents, [str(i) for i in range(len(images))], Fit(side))
 
 
 # --- parquet
@@ -235,36 +246,6 @@ def test_hugging_face_class_labels_and_column_name(tmp_path: Path) -> None:
     metadata = {"huggingface": json.dumps(feature)}
     shard(tmp_path / "train-0.parquet", [encoded(noise(0))], [1], names=None, image="image", metadata=metadata)
     assert parquet.load(tmp_path, path=".", size=4, own_test="ignore").class_names == ("a, b", "c")
-
-
-def test_a_box_covers_every_pixel_it_touches() -> None:
-    mask = parquet.rasterise([[2.5, 1.0, 6.0, 2.1]], (10, 5), 10, "x")  # H is stretched by 2, W is kept
-    expected = torch.zeros(10, 10, dtype=torch.bool)
-    expected[2:5, 2:6] = True
-    assert torch.equal(mask, expected)
-    two = parquet.rasterise([[-3, -3, 1, 1], [8, 4, 99, 99]], (10, 5), 10, "x")  # cut off at the edges
-    assert two.nonzero().tolist() == [[0, 0], [1, 0], [8, 8], [8, 9], [9, 8], [9, 9]]
-    assert parquet.rasterise([[5.2, 2.1, 5.3, 2.2]], (10, 5), 2, "x").sum() == 1  # small boxes do not vanish
-
-
-@pytest.mark.parametrize(
-    "box",
-    [
-        [4, 1, 2, 3],  # x1 > x2
-        [1, 4, 3, 2],  # y1 > y2
-        [1, 1, 1, 3],  # no area
-        [11, 1, 12, 3],  # right of the image
-        [-4, 1, 0, 3],  # left
-        [1, 6, 2, 7],  # below
-        [1, -2, 2, 0],  # above
-        [1, 2, 3],
-        [1, float("nan"), 3, 4],
-        None,
-    ],
-)
-def test_impossible_boxes_are_named(box: Any) -> None:
-    with pytest.raises(DataError, match="row 7: found box"):
-        parquet.rasterise([[1, 1, 2, 2], box], (10, 5), 10, "row 7")
 
 
 @pytest.mark.parametrize(
@@ -355,7 +336,7 @@ def image_root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
 def test_folder_in_the_order_of_class_and_name(image_root: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     monkeypatch.setattr(folder, "BATCH", batch)
-    source = folder.load(image_root, path="set", size=4, own_test="test")
+    source = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test")
     assert source.class_names == ("ant hill", "dog")
     assert source.train.labels.tolist() == [0, 1, 1]
     assert source.train.ids.tolist() == [0, 1, 2]
@@ -367,29 +348,29 @@ def test_folder_in_the_order_of_class_and_name(image_root: Path, monkeypatch: py
 
 
 def test_the_folder_checksum_covers_names_and_bytes(image_root: Path) -> None:
-    before = folder.load(image_root, path="set", size=4, own_test="test").files
+    before = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test").files
     listing = "".join(
         f"{hashlib.sha256((image_root / 'set/val' / name).read_bytes()).hexdigest()}  {name}\n"
         for name in ("ant hill/r.png", "dog/q.png")
     )
     assert before["val"] == hashlib.sha256(listing.encode()).hexdigest()
     (image_root / "set/train/dog/a.png").rename(image_root / "set/train/dog/aa.png")
-    after = folder.load(image_root, path="set", size=4, own_test="test").files
+    after = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test").files
     assert after["train"] != before["train"]
     assert after["val"] == before["val"]
 
 
 def test_test_goes_before_val(image_root: Path) -> None:
     shutil.copytree(image_root / "set/train", image_root / "set/test")
-    kept = folder.load(image_root, path="set", size=4, own_test="official_test")
+    kept = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="official_test")
     assert kept.test is None
     assert len(kept.extras["official_test"]) == 3
-    assert set(folder.load(image_root, path="set", size=4, own_test="ignore").files) == {"train"}
+    assert set(folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="ignore").files) == {"train"}
 
 
 def test_bad_folders_are_named(image_root: Path) -> None:
     def load() -> Any:
-        return folder.load(image_root, path="set", size=4, own_test="test")
+        return folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test")
 
     (image_root / "set/val/eel").mkdir()
     with pytest.raises(DataError, match=r"val/eel: no class of that name"):
@@ -523,7 +504,16 @@ def test_an_intact_archive_is_never_deleted(
 
 
 def settings(name: str, **options: Any) -> DataConfig:
-    return DataConfig(name=name, options=options, holdout=0, holdout_by="last", validation=1, evaluation=1, seed=0)
+    return DataConfig(
+        name=name,
+        options=options,
+        holdout=0,
+        holdout_by="last",
+        validation=1,
+        evaluation=1,
+        evaluation_masked=False,
+        seed=0,
+    )
 
 
 def test_data_sets_are_chosen_by_name(parquet_root: Path) -> None:
@@ -539,4 +529,4 @@ def test_all_wrong_options_are_reported_together() -> None:
         data.check(settings("folder", size=0, own_test="maybe", colour=True))
     lines = str(caught.value).splitlines()
     keys = {line.split(": ")[1] for line in lines}
-    assert keys == {f"data.options.{key}" for key in ("path", "size", "own_test", "colour")}
+    assert keys == {f"data.options.{key}" for key in ("path", "size", "resize", "own_test", "boxes", "colour")}

@@ -129,6 +129,7 @@ def test_bad_options_are_all_named() -> None:
         holdout_by="last",
         validation=10,
         evaluation=10,
+        evaluation_masked=False,
         seed=0,
     )
     with pytest.raises(ConfigError) as caught:

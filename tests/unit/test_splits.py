@@ -41,6 +41,7 @@ def settings(**changes: Any) -> DataConfig:
         "holdout_by": "last",
         "validation": 10,
         "evaluation": 6,
+        "evaluation_masked": False,
         "seed": 0,
     }
     return DataConfig.model_validate(base | changes)
@@ -189,7 +190,56 @@ def test_a_part_is_stratified_and_0_means_all() -> None:
         splits.part_of(whole, 31, 0, "attack.images")
 
 
+def masked_source() -> Source:
+    own = make(shuffled([10, 5, 15]), seed=2)  # 10 of 30 have masks
+    return Source(make(shuffled([50, 20, 30])), own, {}, NAMES)
+
+
+def test_the_evaluation_split_may_be_drawn_from_masked_images() -> None:
+    given = masked_source()
+    found = splits.split(given, settings(evaluation=6, evaluation_masked=True))
+    part = found["evaluation"]
+    assert len(part) == 6
+    assert part.masks.flatten(1).any(dim=1).all()
+    assert given.test is not None
+    masked = given.test[given.test.masks.flatten(1).any(dim=1)]
+    assert counts(part) == splits.apportion(counts(masked), 6)
+    assert torch.equal(part.images, given.test.images[part.ids])
+    assert (part.ids[1:] > part.ids[:-1]).all()
+    every = splits.split(given, settings(evaluation=10, evaluation_masked=True))["evaluation"]
+    assert torch.equal(every.ids, masked.ids)
+    plain = splits.split(given, settings(evaluation=6))
+    for name in ("train", "validation", "test"):
+        assert torch.equal(found[name].ids, plain[name].ids)
+
+
+def test_without_masks_in_question_the_draw_is_that_of_all_test_images() -> None:
+    given = masked_source()
+    assert given.test is not None
+    drawn = splits.stratified(given.test.labels, 6, 0, "evaluation")
+    assert torch.equal(splits.split(given, settings())["evaluation"].ids, given.test.ids[drawn])
+    full = Samples(given.test.images, given.test.labels, torch.ones_like(given.test.masks), given.test.ids)
+    source = Source(given.train, full, {}, NAMES)  # where all have masks, both draws are one
+    assert torch.equal(splits.split(source, settings(evaluation_masked=True))["evaluation"].ids, given.test.ids[drawn])
+
+
+def test_too_few_masked_images_are_named() -> None:
+    message = r"data\.evaluation: found 11, expected at most 10: so many of the 30 test images have a mask"
+    with pytest.raises(ConfigError, match=message):
+        splits.split(masked_source(), settings(evaluation=11, evaluation_masked=True))
+
+
 # --- manifest
+
+
+def test_the_manifest_speaks_of_boxes_only_where_they_were_read() -> None:
+    given = source()
+    found = splits.split(given, settings())
+    assert set(manifest.manifest(settings(), given, found)) == {
+        "name", "class_names", "channels", "height", "width", "mean", "std", "splits", "sources", "duplicates",
+    }  # fmt: skip
+    boxed = Source(given.train, given.test, given.extras, NAMES, {}, {"rule": "r", "images_with_boxes": 3})
+    assert manifest.manifest(settings(), boxed, found)["boxes"] == {"rule": "r", "images_with_boxes": 3}
 
 
 def test_channel_statistics_in_closed_form() -> None:

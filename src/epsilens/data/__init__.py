@@ -28,7 +28,7 @@ DATASETS: dict[str, Dataset] = {
     "shapes": Dataset(shapes.load, "Coloured shapes made here, with masks and a false cue; needs no files."),
     "cifar10": Dataset(cifar10.load, "CIFAR-10, downloaded by torchvision when it is not there."),
     "parquet": Dataset(parquet.load, "Images in parquet files in the Hugging Face layout, boxes as masks."),
-    "folder": Dataset(folder.load, "Image files, train/<class>/* and test/<class>/*."),
+    "folder": Dataset(folder.load, "Image files, train/<class>/* and test/<class>/*, boxes from XML or CSV."),
 }
 
 

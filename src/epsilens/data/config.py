@@ -18,4 +18,5 @@ class DataConfig(Section):
     holdout_by: Literal["last", "seed"]  # the last ones of the source's order, or a stratified draw
     validation: Annotated[int, Field(ge=1)]  # training images on which epochs are selected
     evaluation: Annotated[int, Field(ge=1)]  # test images that are explained and scored
+    evaluation_masked: bool  # draw these from the test images that have a mask only
     seed: Annotated[int, Field(ge=0)]

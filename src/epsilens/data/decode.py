@@ -1,8 +1,8 @@
 """Encoded pictures to bytes, by one rule.
 
 The first frame; turned upright by its EXIF orientation; grey, palette, CMYK and the like converted to RGB by Pillow;
-transparency laid over black; of 16-bit values the high byte (32-bit values have no known range: an error). Pictures of
-another size are squashed to the square, bilinear with antialiasing; pictures of the right size are left as they are.
+transparency laid over black; of 16-bit values the high byte (32-bit values have no known range: an error). Then it is made
+square as a `Fit` says, bilinear with antialiasing; what has the right size already is not resized.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from epsilens.errors import DataError
@@ -27,13 +28,59 @@ CHUNK = 32  # pictures that a thread takes at once; one by one, the queue costs 
 THREADS_PAY = 4096
 
 
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a picture becomes size x size: squashed, or with the shorter side resized to `resize` >= size and the centre cut
+    out, by the arithmetic of torchvision's Resize and CenterCrop."""
+
+    size: int
+    resize: int | None = None
+
+    def place(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Of a picture's resized copy: its width, its height, and how much of it is cut off on the left and at the top."""
+        if self.resize is None:
+            return self.size, self.size, 0, 0
+        shorter = min(width, height)
+        wide, high = (int(self.resize * side / shorter) for side in (width, height))
+        return wide, high, round((wide - self.size) / 2), round((high - self.size) / 2)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Width and height of a picture as it is stored, in pixels, and its EXIF orientation, 1 (upright) to 8."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+    def upright(self) -> Frame:
+        """The frame of the picture turned upright."""
+        sides = (self.width, self.height)
+        width, height = sides[::-1] if self.orientation in TURNED else sides
+        return Frame(width, height)
+
+
 def picture(content: bytes, name: str) -> Image.Image:
     """An encoded picture as RGB. Raises DataError with `name` if it is empty, truncated or no picture."""
+    return _open(content, name)[0]
+
+
+def _open(content: bytes, name: str) -> tuple[Image.Image, Frame]:
     if not content:
         raise DataError(f"{name}: is empty (0 bytes), expected an image")
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            return _rgb(ImageOps.exif_transpose(opened))
+            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+            image = _rgb(ImageOps.exif_transpose(opened))
+        if orientation not in range(1, 9):
+            orientation = 1  # as Pillow takes it
+        width, height = (
+            image.size[::-1] if orientation in TURNED else image.size
+        )  # of a TIFF Pillow tells only the upright
+        return image, Frame(width, height, orientation)
     except Exception as error:  # Pillow and its plugins raise a dozen types for damaged files
         raise DataError(f"{name}: cannot be read as an image: {error}") from None
 
@@ -49,25 +96,27 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def pixels(image: Image.Image, size: int) -> Tensor:
+def pixels(image: Image.Image, fit: Fit) -> Tensor:
     """uint8 [3, size, size] of an RGB picture."""
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)  # Pillow antialiases where it shrinks
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    wide, high, left, top = fit.place(*image.size)
+    if image.size != (wide, high):
+        image = image.resize((wide, high), Image.Resampling.BILINEAR)  # Pillow antialiases where it shrinks
+    cut = np.array(image)[top : top + fit.size, left : left + fit.size]
+    return torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)
 
 
-def decode(content: bytes, name: str, size: int) -> tuple[Tensor, tuple[int, int]]:
-    """An encoded picture as uint8 [3, size, size], and its (width, height) before resizing. Raises DataError."""
-    image = picture(content, name)
-    return pixels(image, size), image.size
+def decode(content: bytes, name: str, fit: Fit) -> tuple[Tensor, Frame]:
+    """An encoded picture as uint8 [3, size, size], and how it was stored. Raises DataError."""
+    image, frame = _open(content, name)
+    return pixels(image, fit), frame
 
 
-def decode_all(contents: Sequence[bytes], names: Sequence[str], size: int) -> tuple[Tensor, list[tuple[int, int]]]:
-    """`decode` of several: uint8 [N, 3, size, size] and N sizes, in the given order. Raises DataError."""
+def decode_all(contents: Sequence[bytes], names: Sequence[str], fit: Fit) -> tuple[Tensor, list[Frame]]:
+    """`decode` of several: uint8 [N, 3, size, size] and N frames, in the given order. Raises DataError."""
 
-    def chunk(first: int) -> list[tuple[Tensor, tuple[int, int]]]:
+    def chunk(first: int) -> list[tuple[Tensor, Frame]]:
         part = slice(first, first + CHUNK)
-        return [decode(content, name, size) for content, name in zip(contents[part], names[part], strict=True)]
+        return [decode(content, name, fit) for content, name in zip(contents[part], names[part], strict=True)]
 
     firsts = range(0, len(contents), CHUNK)
     if sum(map(len, contents)) < THREADS_PAY * len(contents):
@@ -76,4 +125,4 @@ def decode_all(contents: Sequence[bytes], names: Sequence[str], size: int) -> tu
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             chunks = list(pool.map(chunk, firsts))
     decoded = [item for items in chunks for item in items]
-    return torch.stack([image for image, _ in decoded]), [shape for _, shape in decoded]
+    return torch.stack([image for image, _ in decoded]), [frame for _, frame in decoded]

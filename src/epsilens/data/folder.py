@@ -4,35 +4,74 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from epsilens.data.decode import BATCH, decode_all
+from epsilens.data import boxes
+from epsilens.data.annotations import Annotations, open_all
+from epsilens.data.decode import BATCH, Fit, decode_all
 from epsilens.data.source import OwnTest, Source, assemble, existing_folder, read_bytes, samples
-from epsilens.errors import DataError
+from epsilens.errors import ConfigError, DataError
 from epsilens.types import Samples
 
 
-def load(root: Path, *, path: str, size: Annotated[int, Field(ge=1)], own_test: OwnTest) -> Source:
+def load(
+    root: Path,
+    *,
+    path: str,
+    size: Annotated[int, Field(ge=1)],
+    resize: Annotated[int, Field(ge=1)] | None,
+    own_test: OwnTest,
+    boxes: list[str],
+) -> Source:
     """Read `root`/`path`/train/<class>/*, and the source's own test/<class>/* or, without that, val/<class>/*.
 
     Classes are the sorted names of train's folders. Every file below a class folder counts as an image, except those
-    whose name starts with a dot. Images become [3, size, size] and have no masks. An id is the position in the order of
-    class, then file path. The recorded checksum of a split is the SHA-256 of its list "<SHA-256>  <path>".
+    whose name starts with a dot. Images become [3, size, size]: squashed, or with their shorter side resized to `resize`
+    and the centre cut out. `boxes` names folders and .csv files below `root`, see annotations.py; [] means no masks. An id
+    is the position in the order of class, then file path. The recorded checksum of a split is the SHA-256 of its list
+    "<SHA-256>  <path>".
 
-    Raises DataError that names the file or folder.
+    Raises ConfigError if `resize` is less than `size`, DataError that names the file or folder.
     """
+    if resize is not None and resize < size:
+        raise ConfigError(f"params.yaml: data.options.resize: found {resize}, expected null or at least size, {size}")
     folder = existing_folder(root / path)
     class_names = _class_names(existing_folder(folder / "train"))
-    train, digest = _read(folder / "train", class_names, size)
-    own, files = None, {"train": digest}
+    given = open_all(root, boxes, class_names)
+    train = _read(folder / "train", given, Fit(size, resize))
+    parts, own, files = [train], None, {"train": train.digest}
     if own_test != "ignore":
         split = _own_folder(folder, own_test)
-        own, files[split.name] = _read(split, class_names, size)
-    return assemble(train, own, own_test, class_names, files)
+        parts.append(_read(split, given, Fit(size, resize)))
+        own, files[split.name] = parts[-1].samples, parts[-1].digest
+    facts = _box_facts(given, parts)
+    return assemble(train.samples, own, own_test, class_names, files | given.checksums(), facts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    samples: Samples
+    digest: str
+    boxed: Tensor  # bool [N]: which images have boxes
+
+
+def _box_facts(given: Annotations, parts: Sequence[_Part]) -> dict[str, Any]:
+    if not given.readers:
+        return {}
+    facts = boxes.facts([(part.samples, part.boxed) for part in parts]) | given.facts()
+    if not facts["images_with_boxes"]:
+        raise DataError(
+            f"data.options.boxes: none of {sum(len(part.samples) for part in parts)} images has a box in "
+            f"{', '.join(given.readers)} ({len(given.misfits)} are of another shape than their annotation says); "
+            "mend the paths, or say []"
+        )
+    return facts
 
 
 def _own_folder(folder: Path, own_test: OwnTest) -> Path:
@@ -66,15 +105,19 @@ def _files(split: Path, class_names: Sequence[str]) -> list[tuple[Path, int]]:
     return found
 
 
-def _read(split: Path, class_names: Sequence[str], size: int) -> tuple[Samples, str]:
-    files = _files(split, class_names)
-    listing, parts = hashlib.sha256(), []
+def _read(split: Path, given: Annotations, fit: Fit) -> _Part:
+    files = _files(split, given.class_names)
+    listing, images, masks, boxed = hashlib.sha256(), [], [], []
     for first in range(0, len(files), BATCH):
-        paths = [path for path, _ in files[first : first + BATCH]]
-        contents = [read_bytes(path) for path in paths]
-        parts.append(decode_all(contents, [str(path) for path in paths], size)[0])
-        for path, content in zip(paths, contents, strict=True):
+        batch = files[first : first + BATCH]
+        contents = [read_bytes(path) for path, _ in batch]
+        decoded, frames = decode_all(contents, [str(path) for path, _ in batch], fit)
+        images.append(decoded)
+        for (path, label), content, frame in zip(batch, contents, frames, strict=True):
             line = f"{hashlib.sha256(content).hexdigest()}  {path.relative_to(split).as_posix()}\n"
             listing.update(line.encode())
+            found, its_frame = given.boxes(path, split.name, label, frame)
+            masks.append(boxes.draw(found, its_frame, fit, str(path)))
+            boxed.append(bool(found))
     labels = torch.tensor([label for _, label in files], dtype=torch.int64)
-    return samples(torch.cat(parts), labels), listing.hexdigest()
+    return _Part(samples(torch.cat(images), labels, torch.stack(masks)), listing.hexdigest(), torch.tensor(boxed))

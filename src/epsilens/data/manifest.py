@@ -23,7 +23,7 @@ EXAMPLES = 10  # pairs of duplicates that are written down
 
 
 def manifest(config: DataConfig, source: Source, splits: Mapping[str, Samples]) -> dict[str, Any]:
-    """Names, sizes, class counts, normalisation, duplicates and the checksums of what was read.
+    """Names, sizes, class counts, normalisation, duplicates, the checksums of what was read, the rule of boxes if any.
 
     `mean` and `std` are those of the training split in [0, 1]. Raises DataError if a channel is constant there.
     """
@@ -41,6 +41,7 @@ def manifest(config: DataConfig, source: Source, splits: Mapping[str, Samples]) 
         "splits": {name: _facts(part, len(source.class_names)) for name, part in splits.items()},
         "sources": dict(source.files),
         "duplicates": duplicates({name: splits[name] for name in DISJOINT}),
+        **({"boxes": dict(source.boxes)} if source.boxes else {}),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,20 +14,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from epsilens.data.decode import BATCH, decode_all
+from epsilens.data import boxes
+from epsilens.data.decode import BATCH, Fit, decode_all
 from epsilens.data.source import OwnTest, Source, assemble, checksums, existing_folder, samples
 from epsilens.errors import DataError
 from epsilens.types import Samples
 
 IMAGE_COLUMNS = ("img", "image")
+BOXES = "bbox"
 
 
 def load(root: Path, *, path: str, size: Annotated[int, Field(ge=1)], own_test: OwnTest) -> Source:
     """Read `root`/`path`/train-*.parquet, and the source's own test-*.parquet or, without those, validation-*.parquet.
 
-    Columns: `img` or `image` {bytes, path}, `label`, and optionally `bbox`, a list of [x1, y1, x2, y2] in pixels of the
-    stored (upright) image, which becomes the mask. Class names are in the schema's metadata. Images become
-    [3, size, size]. An id is the position in the order of file name, then row.
+    Columns: `img` or `image` {bytes, path}, `label`, and optionally `bbox`, a list of [x1, y1, x2, y2] or one such box, in
+    pixels of the stored image, empty or null where there is none; see boxes.py for what they become. Class names are in the
+    schema's metadata. Images become [3, size, size]. An id is the position in the order of file name, then row.
 
     Raises DataError that names file and row.
     """
@@ -36,9 +37,10 @@ def load(root: Path, *, path: str, size: Annotated[int, Field(ge=1)], own_test: 
     files = _shards(folder, "train")
     own_files = [] if own_test == "ignore" else _own_shards(folder, own_test)
     class_names = _common_class_names(files + own_files)
-    train = _read(files, class_names, size)
-    own = _read(own_files, class_names, size) if own_files else None
-    return assemble(train, own, own_test, class_names, checksums(files + own_files))
+    train, boxed = _read(files, class_names, size)
+    own, own_boxed = _read(own_files, class_names, size) if own_files else (None, None)
+    facts = boxes.facts([(train, boxed), (own, own_boxed)])
+    return assemble(train, own, own_test, class_names, checksums(files + own_files), facts)
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
@@ -89,15 +91,17 @@ def _reading(file: Path) -> Iterator[None]:
         raise DataError(f"{file}: cannot be read as parquet: {error}") from None
 
 
-def _read(files: Sequence[Path], class_names: Sequence[str], size: int) -> Samples:
+def _read(files: Sequence[Path], class_names: Sequence[str], size: int) -> tuple[Samples, Tensor | None]:
+    """The images, and bool [N] which of them have boxes; None if no file has a column of boxes."""
     parts = [part for file in files for part in _read_file(file, len(class_names), size)]
     if not parts:
         raise DataError(f"{files[0]}: holds no images")
-    images, labels, masks = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return samples(images, labels, masks)
+    images, labels, masks, boxed = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    given = any(BOXES in pq.read_schema(file).names for file in files)
+    return samples(images, labels, masks), boxed if given else None
 
 
-def _read_file(file: Path, classes: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _read_file(file: Path, classes: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     with _reading(file), pq.ParquetFile(file) as opened:
         columns = _columns(file, opened.schema_arrow)
         row = 0
@@ -115,19 +119,45 @@ def _columns(file: Path, schema: pa.Schema) -> list[str]:
         raise DataError(f"{file}: column {image}: found {kind}, expected a struct with bytes")
     if not pa.types.is_integer(schema.field("label").type):
         raise DataError(f"{file}: column label: found {schema.field('label').type}, expected integers")
-    return [image, "label", *(["bbox"] if "bbox" in schema.names else [])]
+    if BOXES not in schema.names:
+        return [image, "label"]
+    _depth(file, schema.field(BOXES).type)
+    return [image, "label", BOXES]
+
+
+def _depth(file: Path, kind: pa.DataType) -> int:
+    """1 for a column of [x1, y1, x2, y2], 2 for a column of lists of them. Raises DataError for anything else."""
+    depth, inner = 0, kind
+    while pa.types.is_list(inner) or pa.types.is_large_list(inner) or pa.types.is_fixed_size_list(inner):
+        depth, inner = depth + 1, inner.value_type
+    numeric = pa.types.is_integer(inner) or pa.types.is_floating(inner)
+    if pa.types.is_null(inner) and depth <= 2:
+        return 2  # a list that is empty in every row, or nothing but nulls
+    if not numeric or depth not in (1, 2):
+        raise DataError(f"{file}: column {BOXES}: found {kind}, expected lists of [x1, y1, x2, y2], or one such box")
+    return depth
 
 
 def _read_batch(
     file: Path, first: int, batch: pa.RecordBatch, classes: int, size: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     names = [f"{file}: row {first + i}" for i in range(len(batch))]
     contents = [(image or {}).get("bytes") or b"" for image in batch.column(0).to_pylist()]  # columns come as asked for
-    images, shapes = decode_all(contents, names, size)
+    fit = Fit(size)
+    images, frames = decode_all(contents, names, fit)
     labels = _labels(batch.column("label").to_pylist(), names, classes)
-    boxes = batch.column("bbox").to_pylist() if "bbox" in batch.schema.names else [None] * len(names)
-    masks = [rasterise(b or [], shape, size, name) for b, shape, name in zip(boxes, shapes, names, strict=True)]
-    return images, labels, torch.stack(masks)
+    found = _boxes(file, batch)
+    masks = [boxes.draw(b, frame, fit, name) for b, frame, name in zip(found, frames, names, strict=True)]
+    return images, labels, torch.stack(masks), torch.tensor([bool(b) for b in found])
+
+
+def _boxes(file: Path, batch: pa.RecordBatch) -> list[list[Any]]:
+    """The boxes of each row, as they stand there."""
+    if BOXES not in batch.schema.names:
+        return [[] for _ in range(len(batch))]
+    flat = _depth(file, batch.schema.field(BOXES).type) == 1
+    rows = [row or [] for row in batch.column(BOXES).to_pylist()]
+    return [[row] if flat and row else row for row in rows]
 
 
 def _labels(labels: Sequence[int | None], names: Sequence[str], classes: int) -> Tensor:
@@ -135,23 +165,3 @@ def _labels(labels: Sequence[int | None], names: Sequence[str], classes: int) ->
         if label is None or not 0 <= label < classes:
             raise DataError(f"{name}: found label {label}, expected 0 to {classes - 1}")
     return torch.tensor(labels, dtype=torch.int64)
-
-
-def rasterise(boxes: Sequence[Sequence[float]], shape: tuple[int, int], size: int, name: str) -> Tensor:
-    """bool [size, size]: every pixel that a box touches, after (width, height) `shape` was squashed to `size`.
-
-    What of a box lies outside its image is cut off. Raises DataError with `name` for a box that is no rectangle, has no
-    area, or lies outside altogether.
-    """
-    mask = torch.zeros(size, size, dtype=torch.bool)
-    width, height = shape
-    for box in boxes:
-        if box is None or len(box) != 4 or not all(v is not None and math.isfinite(v) for v in box):
-            raise DataError(f"{name}: found box {box}, expected [x1, y1, x2, y2]")
-        left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
-        if not (left < right and top < bottom):
-            raise DataError(f"{name}: found box {box}, expected x1 < x2 and y1 < y2 within {width} x {height} pixels")
-        rows = slice(math.floor(top * size / height), math.ceil(bottom * size / height))
-        columns = slice(math.floor(left * size / width), math.ceil(right * size / width))
-        mask[rows, columns] = True
-    return mask

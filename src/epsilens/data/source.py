@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ class Source:
     extras: dict[str, Samples]  # further test splits by name; they are measured, never trained or selected on
     class_names: tuple[str, ...]  # a label is an index into it
     files: dict[str, str] = field(default_factory=dict)  # file name -> SHA-256; empty where nothing was read
+    boxes: dict[str, Any] = field(
+        default_factory=dict
+    )  # by what rule boxes became masks, and counts; empty without boxes
 
 
 def samples(images: Tensor, labels: Tensor, masks: Tensor | None = None) -> Samples:
@@ -39,12 +42,17 @@ def samples(images: Tensor, labels: Tensor, masks: Tensor | None = None) -> Samp
 
 
 def assemble(
-    train: Samples, own: Samples | None, own_test: OwnTest, class_names: Sequence[str], files: dict[str, str]
+    train: Samples,
+    own: Samples | None,
+    own_test: OwnTest,
+    class_names: Sequence[str],
+    files: dict[str, str],
+    boxes: dict[str, Any],
 ) -> Source:
     """A Source whose own test images stand where `own_test` says."""
     test = own if own_test == "test" else None
     extras = {"official_test": own} if own is not None and own_test == "official_test" else {}
-    return Source(train, test, extras, tuple(class_names), files)
+    return Source(train, test, extras, tuple(class_names), files, boxes)
 
 
 def existing_folder(path: Path) -> Path:

@@ -15,8 +15,9 @@ from epsilens.types import Labels, Samples
 def split(source: Source, config: DataConfig) -> dict[str, Samples]:
     """train, validation, test, evaluation (a part of test), then the source's extras; each in the order of its ids.
 
-    The draws depend on `data.seed` and the labels alone. Raises ConfigError if a split is larger than what there is to
-    draw from, if it would take every training image of a class, or if `data.holdout` contradicts the source.
+    The draws depend on `data.seed` and the labels alone; with `data.evaluation_masked`, evaluation is drawn from the test
+    images that have a mask as if there were no others. Raises ConfigError if a split is larger than what there is to draw
+    from, if it would take every training image of a class, or if `data.holdout` contradicts the source.
     """
     _check_holdout(source, config)
     train, test = source.train, source.test
@@ -26,9 +27,22 @@ def split(source: Source, config: DataConfig) -> dict[str, Samples]:
     _check_size("validation", config.validation, len(train) - 1)
     train, validation = _part(train, stratified(train.labels, config.validation, config.seed, "validation"))
     _check_classes(source, train)
-    _check_size("evaluation", config.evaluation, len(test))
-    _, evaluation = _part(test, stratified(test.labels, config.evaluation, config.seed, "evaluation"))
+    evaluation = _evaluation(test, config)
     return {"train": train, "validation": validation, "test": test, "evaluation": evaluation, **source.extras}
+
+
+def _evaluation(test: Samples, config: DataConfig) -> Samples:
+    _check_size("evaluation", config.evaluation, len(test))
+    if config.evaluation_masked:
+        masked = test.masks.flatten(1).any(dim=1)
+        found = int(masked.sum())
+        if config.evaluation > found:
+            raise ConfigError(
+                f"params.yaml: data.evaluation: found {config.evaluation}, expected at most {found}: so many of the "
+                f"{len(test)} test images have a mask, and data.evaluation_masked is true; lower it, or say false"
+            )
+        test = test[masked]
+    return _part(test, stratified(test.labels, config.evaluation, config.seed, "evaluation"))[1]
 
 
 def stratified(labels: Labels, count: int, seed: int, key: str) -> Tensor:
