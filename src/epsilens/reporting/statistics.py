@@ -116,7 +116,7 @@ def estimate(values: Values, members: Members, *, samples: int, seed: int, confi
 def shared_seeds(means: np.ndarray) -> np.ndarray:
     """Whether an epsilon shares a seed with the smallest one, [E, S, K] -> bool [E, K]."""
     there = ~np.isnan(means)
-    return (there & there[:1]).any(axis=1)
+    return np.asarray((there & there[:1]).any(axis=1))
 
 
 def _spread(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,8 @@ def trend(sample: Sample, *, alternative: Alternative = "two-sided") -> Trend:
     Assumes that under the null the networks of a seed are exchangeable. Images are no replicates of training, and do
     not make p smaller. With S seeds of E epsilons the smallest two-sided p is 2/E!^S: .083 for 1 and 4, .0035 for 2 and 4.
     """
-    return _trend(sample, page(sample.networks.T, alternative, seed=sample.seed), "Page's test, blocks of seeds")
+    found = page(sample.networks.T, alternative, seed=sample.seed)
+    return _trend(sample, found, "Page's test, blocks of seeds", "seeds")
 
 
 def trend_of_these_networks(sample: Sample, *, alternative: Alternative = "two-sided") -> Trend:
@@ -59,8 +60,8 @@ def trend_of_these_networks(sample: Sample, *, alternative: Alternative = "two-s
     """
     conditional = sample.of(sample.values, scope="these networks")
     by_image = _mean(sample.values)  # [E, N]
-    test = "Page's test, blocks of images, of these networks"
-    return _trend(conditional, page(by_image.T, alternative, seed=sample.seed), test)
+    found = page(by_image.T, alternative, seed=sample.seed)
+    return _trend(conditional, found, "Page's test, blocks of images, of these networks", "images")
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -69,11 +70,11 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.where(count > 0, np.nansum(values, axis=1) / np.maximum(count, 1), np.nan)
 
 
-def _trend(sample: Sample, found: Page, test: str) -> Trend:
+def _trend(sample: Sample, found: Page, test: str, unit: str) -> Trend:
     weights = slope_weights(len(sample.means))
     slopes = sample.replicates @ weights
     reason = UNDEFINED if np.isnan(sample.means).any() or found.blocks == 0 else ""
-    known = {"p": found.p, "smallest_p": found.smallest_p, "n": found.blocks, "reason": reason}
+    known = {"p": found.p, "smallest_p": found.smallest_p, "n": found.blocks, "unit": unit, "reason": reason}
     base = finding(sample, test, float(sample.means @ weights), sample.interval(slopes), **known)
     return Trend(**vars(base), rho=found.rho)
 
