@@ -12,8 +12,9 @@ import numpy as np
 from scipy.special import gammaln
 
 from epsilens.reporting.findings import UNDEFINED, Alternative, Finding, Sample, finding, why_undefined
-from epsilens.reporting.resampling import grand_means, image_deviations, network_means, seed_deviations
+from epsilens.reporting.resampling import grand_means, image_deviations, network_means
 
+FEW_IMAGES = "fewer than three images have a score at both epsilons"
 NO_SPREAD = "the difference is the same for all images"
 NO_TOTAL = "the whole change cannot be told from 0, so a share of it means nothing"
 
@@ -51,22 +52,21 @@ def standardised(sample: Sample, index: int) -> Finding:
     """
     test = "paired standardised difference"
     paired = sample.values[index] - sample.values[0]  # [S, N]
-    values = paired[None, :, :, None]
-    centre = network_means(values)
     n_images = int((~np.isnan(paired)).any(axis=0).sum())
-    variance = grand_means(network_means((values - centre[:, :, None]) ** 2)).item() * n_images / max(n_images - 1, 1)
-    if not variance > 0 or n_images < 3:
-        reason = NO_SPREAD if variance == 0 else UNDEFINED
-        return finding(sample, test, math.nan, (math.nan, math.nan), reason=reason)
-    options = {"samples": len(sample.replicates), "seed": sample.seed}
-    both = np.concatenate([values, (values - centre[:, :, None]) ** 2 * n_images / (n_images - 1)], axis=3)
-    images = image_deviations(both, stream=sample.stream, **options)[:, 0]  # [B, 2]
-    seeds = seed_deviations(centre, **options)[:, 0, 0] if sample.scope == "training" else 0.0
-    mean = grand_means(centre).item()
-    spread = np.sqrt(np.maximum(variance + images[:, 1], variance / n_images))
-    correction = hedges(n_images - 1)
-    replicates = correction * (mean + images[:, 0] + seeds) / spread
-    return finding(sample, test, correction * mean / math.sqrt(variance), sample.interval(replicates))
+    if n_images < 3:
+        return finding(sample, test, math.nan, (math.nan, math.nan), reason=FEW_IMAGES)
+    squares = (paired - network_means(paired[None, ..., None])[0]) ** 2 * n_images / (n_images - 1)
+    variance = float(grand_means(network_means(squares[None, ..., None])).item())
+    if not variance > 0:
+        return finding(sample, test, math.nan, (math.nan, math.nan), reason=NO_SPREAD)
+    means = sample.of(paired[None])
+    options = {"samples": len(sample.replicates), "seed": sample.seed, "stream": sample.stream}
+    variances = (
+        variance + image_deviations(squares[None, ..., None], **options)[:, 0, 0]
+    )  # of the same draws as the means
+    scales = hedges(n_images - 1) / np.sqrt(np.maximum(variances, variance / n_images))  # never 0: all of one image
+    bounds = sample.interval(scales * means.replicates[:, 0])
+    return finding(means, test, hedges(n_images - 1) * means.means[0] / math.sqrt(variance), bounds)
 
 
 def hedges(dof: int) -> float:
@@ -107,5 +107,9 @@ def share_of_gain(sample: Sample, *, reference: Literal["last", "best"] = "last"
         return finding(sample, test, math.nan, (math.nan, math.nan), reason=NO_TOTAL)
     same = np.sign(wholes) == np.sign(whole)
     ratios = np.divide(replicates[:, 0], wholes, out=np.full(len(wholes), np.nan), where=same)
-    bounds = [sample.interval(np.where(same, ratios, side * np.inf))[i] for i, side in enumerate((-1, 1))]
-    return finding(sample, test, gains[0] / whole, (bounds[0], bounds[1]))
+    tails = (1 - sample.confidence) / 2, (1 + sample.confidence) / 2
+    low = np.quantile(
+        np.where(same, ratios, -np.inf), tails[0], method="lower"
+    )  # between infinite and finite is nothing
+    high = np.quantile(np.where(same, ratios, np.inf), tails[1], method="higher")
+    return finding(sample, test, gains[0] / whole, (float(low), float(high)))

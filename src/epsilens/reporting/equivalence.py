@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import ttest_1samp
@@ -69,8 +69,8 @@ def paired_tost(differences: Sequence[float] | np.ndarray, *, margin: tuple[floa
     For differences of networks by seed. Raises ConfigError for margins that do not enclose 0.
     """
     _check(margin)
-    above = ttest_1samp(differences, margin[0], alternative="greater")
-    below = ttest_1samp(differences, margin[1], alternative="less")
+    above: Any = ttest_1samp(differences, margin[0], alternative="greater")  # the stubs hide the fields of the result
+    below: Any = ttest_1samp(differences, margin[1], alternative="less")
     return float(above.pvalue), float(below.pvalue)
 
 

@@ -142,7 +142,8 @@ def finding(sample: Sample, test: str, estimate: float, bounds: tuple[float, flo
         "n_seeds": sample.n_seeds,
         "scope": sample.scope,
     }
-    return Finding(test, float(estimate), *map(float, bounds), **(known | more))
+    low, high = bounds
+    return Finding(test=test, estimate=float(estimate), low=float(low), high=float(high), **(known | more))
 
 
 def why_undefined(sample: Sample, indices: Sequence[int]) -> str:

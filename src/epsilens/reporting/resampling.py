@@ -62,7 +62,7 @@ def seed_deviations(means: np.ndarray, *, samples: int, seed: int) -> np.ndarray
     """
     rng = np.random.default_rng([seed, 0])
     normal, uniform = rng.normal(size=(samples, means.shape[1])), _stratified(samples, rng)
-    columns = np.moveaxis(means, 1, 0).reshape(means.shape[1], -1)  # [S, C]
+    columns = np.moveaxis(means - grand_means(means)[:, None], 1, 0).reshape(means.shape[1], -1)  # [S, C]
     patterns, which = np.unique(~np.isnan(columns), axis=1, return_inverse=True)
     found = np.zeros((samples, columns.shape[1]))
     for index, there in enumerate(patterns.T):
