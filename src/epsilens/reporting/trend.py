@@ -98,15 +98,16 @@ def page(table: np.ndarray, alternative: Alternative, *, seed: int) -> Page:
     centre = sum(positions.sum() * ranks.mean() for positions, ranks in blocks)
     largest = sum((p - p.mean()) @ np.arange(len(p)) for p, _ in blocks)
     excess = float(sum(p @ r for p, r in blocks) - centre)
-    smallest = -sum(math.lgamma(len(r) + 1) for _, r in blocks) + math.log(2 if alternative == "two-sided" else 1)
+    orders = math.prod(math.factorial(len(ranks)) for _, ranks in blocks)
+    smallest = (2 if alternative == "two-sided" else 1) / orders
     if len(blocks) > EXACT_BLOCKS:
         p = _normal(blocks, excess, alternative)
     elif max(len(ranks) for _, ranks in blocks) <= EXACT_LENGTH:
         p = _exact(blocks, excess, alternative)
     else:
         p = _drawn(blocks, excess, alternative, np.random.default_rng([seed, 2]))
-        smallest = max(smallest, -math.log(DRAWS + 1))
-    return Page(excess / largest, min(p, 1.0), math.exp(min(smallest, 0.0)), len(blocks))
+        smallest = max(smallest, 1 / (DRAWS + 1))
+    return Page(float(excess / largest), min(max(p, smallest), 1.0), smallest, len(blocks))
 
 
 Blocks = Sequence[tuple[np.ndarray, np.ndarray]]  # positions and ranks of each
