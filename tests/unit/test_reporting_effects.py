@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,13 @@ def test_standardised_difference_is_its_formula_and_its_interval_that_of_the_non
     tail = stats.nct.cdf(noncentrality, 24, grid)
     known = [hedges(24) * grid[np.abs(tail - level).argmin()] / 5 for level in (0.975, 0.025)]
     assert (found.low, found.high) == (pytest.approx(known[0], abs=0.12), pytest.approx(known[1], abs=0.12))
+
+
+def test_the_interval_of_a_large_standardised_difference_holds_the_doubt_about_the_spread():
+    """Of d_z = 3 and 25 images: the error of the mean alone is .2, with that of the spread it is sqrt(1/25 + 9/50)."""
+    found = standardised(sample_of(one_seed(shift=3.0)), 1)
+    width = 2 * stats.norm.ppf(0.975) * math.sqrt(1 / 25 + found.estimate**2 / 50)
+    assert 0.7 * width < found.high - found.low < 1.4 * width
 
 
 def test_standardised_difference_of_more_seeds_is_that_of_a_network():
@@ -189,6 +197,16 @@ def test_share_of_gain_has_fiellers_interval():
         np.abs(stats.ttest_1samp(first - shares[:, None] * last, 0, axis=1).statistic) < stats.t.ppf(0.975, 199)
     ]
     assert (found.low, found.high) == (pytest.approx(inside.min(), abs=0.1), pytest.approx(inside.max(), abs=0.1))
+
+
+def test_share_of_gain_takes_replicates_of_the_other_sign_as_infinitely_far():
+    sample = sample_of(share_values([0.0, 0.5, 1.0]), samples=1000)
+    shares, whole = np.linspace(0, 1, 1000), np.ones(1000)
+    whole[::50] = -1  # 2 % of the replicates
+    replicates = np.stack([np.zeros(1000), shares * whole, whole], axis=1)
+    found = share_of_gain(replace(sample, replicates=replicates))
+    kept = shares[whole > 0]
+    assert (found.low, found.high) == (kept[24 - 20], kept[-1 - 24 + 20])
 
 
 def test_share_of_nothing_is_undefined():

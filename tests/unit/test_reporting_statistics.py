@@ -144,3 +144,12 @@ def test_a_default_study_takes_a_few_seconds_at_most():
 def test_undefined_scores_outside_the_set_are_not_counted():
     values = np.array([[[1.0, np.nan, np.nan]]])[..., None]
     assert estimate(values, np.array([[[True, True, False]]]), **OPTIONS).nan.item() == 1
+
+
+def test_a_difference_of_networks_that_share_no_seed_has_no_interval():
+    values = np.arange(24.0).reshape(2, 2, 6)[..., None]
+    values[0, 1], values[1, 0] = np.nan, np.nan
+    found = estimate(values, everything(values), **OPTIONS)
+    assert found.difference[1].item() == 18
+    assert np.isnan(found.difference_low[1]).all()
+    assert not np.isnan(found.low).any()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,12 @@ def test_recommended_is_the_smallest_epsilon_that_gains_enough_for_little():
     assert recommend(*samples, gain=0.0, loss=0.0).index is None  # the smallest itself is no recommendation
 
 
+def test_both_must_speak_of_training():
+    alone = sample_of(ACCURACY, n_seeds=1, stream=1)
+    for found in (trade_off(alone, sample_of(QUALITY)), recommend(sample_of(QUALITY), alone, gain=0, loss=1)):
+        assert (found.scope, found.n_seeds) == ("these networks", 1)
+
+
 def test_recommended_at_the_edge_holds_in_half_of_the_replicates():
     quality = sample_of([0.0, 0.3])
     rng = np.random.default_rng(3)
@@ -113,5 +121,7 @@ def test_samples_that_do_not_belong_together_are_refused_and_undefined_ones_repo
         trade_off(sample_of([0.9, 0.8]), sample_of([0.1, 0.2, 0.3]))
     with pytest.raises(DataError, match="same epsilons"):
         recommend(sample_of([0.9, 0.8]), sample_of([0.1, 0.2, 0.3]), gain=0, loss=0)
+    with pytest.raises(DataError, match="seed 1"):
+        trade_off(sample_of([0.9, 0.8]), replace(sample_of([0.1, 0.2]), seed=1))
     found = trade_off(sample_of([0.9, 0.8, 0.7]), sample_of([0.1, NAN, 0.3]))
     assert found.reason == UNDEFINED

@@ -148,6 +148,7 @@ def test_holm_leaves_out_what_was_not_tested_and_stays_below_one():
     np.testing.assert_allclose(holm([0.02, NAN, 0.9, 0.8]), [0.06, NAN, 1.0, 1.0])
     assert holm([]).shape == (0,)
     assert reachable([1 / 24, 1 / 576], 0.05).tolist() == [True, True]
+    assert reachable([0.03, 0.03], 0.05).tolist() == [False, False]  # each alone could be
     assert reachable([2 / 24, 2 / 576], 0.05).tolist() == [False, True]
 
 
