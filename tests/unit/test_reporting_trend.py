@@ -104,6 +104,16 @@ def test_two_seeds_speak_of_training():
     assert found.estimate - found.low == pytest.approx(half, rel=0.1)
 
 
+def test_each_column_has_its_own_scope():
+    """One without masks, and one with a single network at one epsilon, take nothing from the first."""
+    values = np.random.default_rng(0).normal(size=(2, 2, 5, 3))
+    values[..., 1], values[1, 0, :, 2] = NAN, NAN
+    samples = draw(values, **OPTIONS)
+    assert [sample.scope for sample in samples] == ["training", "these networks", "these networks"]
+    assert [sample.n_seeds for sample in samples] == [2, 0, 1]
+    assert {sample.scope for sample in draw(values, scope="these networks", **OPTIONS)} == {"these networks"}
+
+
 def test_more_images_make_no_trend_of_training_more_certain():
     few, many = (trend(sample_of(TWO_SEEDS, n_images=count)) for count in (5, 50))
     assert few.p == many.p

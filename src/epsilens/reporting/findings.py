@@ -123,11 +123,11 @@ def draw(
     Columns of other images (accuracy) take another `stream` and the same `seed`: then they share the draws of seeds.
     Scope "these networks" leaves the spread between trainings out.
     """
-    alone = int((~np.isnan(network_means(values))).sum(axis=1).min(initial=values.shape[1])) < 2
     resampled = resampled_means if scope == "training" else resampled_images
     replicates = resampled(values, samples=samples, seed=seed, stream=stream)
-    held: Scope = "these networks" if alone else scope
-    return [Sample(values[..., k], replicates[..., k], confidence, seed, stream, held) for k in range(values.shape[3])]
+    n_seeds = (~np.isnan(network_means(values))).sum(axis=1).min(axis=0)  # [K], the fewest at any epsilon
+    held: list[Scope] = [scope if count > 1 else "these networks" for count in n_seeds]
+    return [Sample(values[..., k], replicates[..., k], confidence, seed, stream, held[k]) for k in range(len(held))]
 
 
 def finding(sample: Sample, test: str, estimate: float, bounds: tuple[float, float], **more: Any) -> Finding:
