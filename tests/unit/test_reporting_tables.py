@@ -67,6 +67,16 @@ HEADLINE = {"norm": "linf", "budget": 8.0}
 UNEXAMINED = selection(SCORES, {})
 
 
+def test_intervals_of_accuracies_end_where_accuracies_do():
+    """Two seeds at .5 and 1.0: Student's t with one degree of freedom reaches beyond."""
+    rows = accuracy_table(ATTACKS, CONFIG)
+    (row,) = select(rows, epsilon=8.0, split="test", attack="pgd", norm="linf", budget=8.0)
+    assert (row["low"], row["high"], row["difference_high"]) == (0, 1, 1)
+    assert row["difference_low"] >= -1
+    found = accuracy_table(ATTACKS[ATTACKS["epsilon"] == 8.0], CONFIG)
+    assert {row["difference_low"] for row in found} == {0}
+
+
 def test_accuracy_is_the_mean_of_the_networks_with_its_spread():
     rows = accuracy_table(ATTACKS, CONFIG)
     (row,) = select(rows, epsilon=8.0, split="test", attack="pgd", norm="linf", budget=8.0)

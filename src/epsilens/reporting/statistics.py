@@ -1,4 +1,4 @@
-"""Means over networks and images, with intervals: image sets, and a bootstrap over seeds and images.
+"""Means over networks and images, with intervals: the cube of a study's rows, its image sets, its estimates.
 
 Axes: E training epsilons, S seeds, N images, K columns (one an attribution and metric), B resamples.
 """
@@ -14,11 +14,9 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from epsilens.errors import DataError
+from epsilens.reporting.resampling import Values, grand_means, interval, network_means, resampled_means
 
-Values = Annotated[np.ndarray, "float64 [E, S, N, K]; NaN where a score is missing or undefined"]
 Members = Annotated[np.ndarray, "bool [E, S, N]: which networks and images count"]
-
-BLOCK = 2**22  # resampling weights held at once: 32 MiB
 
 
 @dataclass(frozen=True)
@@ -93,89 +91,34 @@ def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float
     return float(found.low), float(found.high)
 
 
-def resampling_weights(count: int, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `count` units is drawn in each resample, float64 [samples, count].
-
-    count - 1 draws with replacement: then the bootstrap's variance of a mean is the unbiased s^2/count, also for two
-    or three seeds, where `count` draws would give (count - 1)/count of it. One unit is always drawn once.
-    """
-    draws = max(1, count - 1)
-    picked = rng.integers(0, count, size=(samples, draws)) + count * np.arange(samples)[:, None]
-    return np.bincount(picked.ravel(), minlength=samples * count).reshape(samples, count).astype(np.float64)
-
-
-def network_means(values: Values) -> np.ndarray:
-    """Mean over images for each network, [E, S, K]; NaN where a network has no defined score."""
-    return _ratio(np.nansum(values, axis=2), (~np.isnan(values)).sum(axis=2))
-
-
-def resampled_means(values: Values, *, samples: int, seed: int) -> np.ndarray:
-    """Bootstrap replicates of the mean over seeds of the means over images, [B, E, K].
-
-    Seeds are drawn, then images; one draw of images serves all networks, because all are scored on the same images:
-    they are crossed factors, not nested ones (Owen 2007, doi:10.1214/07-AOAS122; mildly conservative, Owen and Eckles
-    2012, arXiv:1106.2125). Hence differences between epsilons are paired by image and by seed.
-    """
-    rng = np.random.default_rng(seed)
-    n_epsilons, n_seeds, _, n_columns = values.shape
-    seed_weights = resampling_weights(n_seeds, samples, rng)
-    scored = values[:, :, ~np.isnan(values).all(axis=(0, 1, 3))]  # images without any score are no units
-    n_images = scored.shape[2]
-    if n_images == 0:
-        return np.full((samples, n_epsilons, n_columns), np.nan)
-    by_seed = np.moveaxis(scored, 0, 2).reshape(n_seeds, n_images, n_epsilons * n_columns)
-    size = max(1, BLOCK // n_images)
-    blocks = [seed_weights[start : start + size] for start in range(0, samples, size)]
-    means = [_weighted(by_seed, block, resampling_weights(n_images, len(block), rng)) for block in blocks]
-    return np.concatenate(means).reshape(samples, n_epsilons, n_columns)
-
-
-def _weighted(by_seed: np.ndarray, seed_weights: np.ndarray, image_weights: np.ndarray) -> np.ndarray:
-    """[S, N, C] with weights [b, S] and [b, N] -> [b, C]; what is undefined has no weight."""
-    total = np.zeros((len(seed_weights), by_seed.shape[2]))
-    weight = np.zeros_like(total)
-    for scores, drawn in zip(by_seed, seed_weights.T, strict=True):
-        defined = ~np.isnan(scores)
-        mean = _ratio(image_weights @ np.where(defined, scores, 0.0), image_weights @ defined.astype(np.float64))
-        present = ~np.isnan(mean) * drawn[:, None]
-        total += np.nan_to_num(mean) * present
-        weight += present
-    return _ratio(total, weight)
-
-
-def interval(replicates: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the first axis; NaN where no replicate is defined."""
-    low, high = np.full((2, *replicates.shape[1:]), np.nan)
-    known = ~np.isnan(replicates).all(axis=0)
-    if known.any():
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low[known], high[known] = np.nanquantile(replicates[:, known], tails, axis=0)
-    return low, high
-
-
 def estimate(values: Values, members: Members, *, samples: int, seed: int, confidence: float) -> Estimates:
-    """Mean, interval, difference from the smallest epsilon and spread over seeds, on the images in `members`."""
+    """Mean, interval, difference from the smallest epsilon and spread over seeds, on the images in `members`.
+
+    Intervals are the percentiles of `resampled_means`; that of a difference is undefined where no seed is in both.
+    """
     chosen = np.where(members[..., None], values, np.nan)
     means = network_means(chosen)
-    mean = _ratio(np.nansum(means, axis=1), (~np.isnan(means)).sum(axis=1))
+    mean = grand_means(means)
     replicates = resampled_means(chosen, samples=samples, seed=seed)
+    differences = np.where(shared_seeds(means), replicates - replicates[:, :1], np.nan)
     undefined = (members[..., None] & np.isnan(values)).sum(axis=(1, 2))
     return Estimates(
         mean,
         *interval(replicates, confidence),
         mean - mean[:1],
-        *interval(replicates - replicates[:, :1], confidence),
+        *interval(differences, confidence),
         *_spread(means),
         n=(~np.isnan(chosen)).any(axis=1).sum(axis=1),
         nan=undefined,
     )
 
 
+def shared_seeds(means: np.ndarray) -> np.ndarray:
+    """Whether an epsilon shares a seed with the smallest one, [E, S, K] -> bool [E, K]."""
+    there = ~np.isnan(means)
+    return np.asarray((there & there[:1]).any(axis=1))
+
+
 def _spread(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # fmin and fmax leave NaN out without a warning
     return np.fmin.reduce(means, axis=1), np.fmax.reduce(means, axis=1)
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    blank = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
-    return np.divide(numerator, denominator, out=blank, where=denominator > 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,14 @@ SCALARS = 12  # of the summary: what `dvc exp show` has room for
 def accuracy_table(attacks: pd.DataFrame, config: ReportConfig) -> list[Row]:
     """One row a training epsilon, split, attack, norm and attack budget: accuracy over all attacked images of the split.
 
-    Accuracy is in [0, 1]; `difference` is from the smallest training epsilon; intervals are percentile bootstrap.
+    Accuracy is in [0, 1]; `difference` is from the smallest training epsilon; intervals end where accuracies do.
     """
     keys = ["split", "attack", "norm", "budget"]
     rows: list[Row] = []
     for _, part in sorted(attacks.groupby(keys), key=lambda item: _order(item[0])):
         found = cube(part, keys, "correct")
         estimates = _estimate(found, ~np.isnan(found.values[..., 0]), config)
-        rows += _rows(found, estimates, keys)
+        rows += _rows(found, _bounded(estimates), keys)
     return [_renamed(row, n="n_images", mean="accuracy") for row in rows]
 
 
@@ -124,6 +124,13 @@ def _order(key: Any) -> tuple[bool, str, int, str, str, float]:
 
 def _estimate(found: Cube, members: np.ndarray, config: ReportConfig) -> Estimates:
     return estimate(found.values, members, samples=config.bootstrap, seed=config.seed, confidence=config.confidence)
+
+
+def _bounded(shares: Estimates) -> Estimates:
+    """Shares are in [0, 1], their differences in [-1, 1]: with two or three seeds an interval may reach beyond."""
+    ends = {name: np.clip(getattr(shares, name), 0, 1) for name in ("low", "high")}
+    differences = {name: np.clip(getattr(shares, name), -1, 1) for name in ("difference_low", "difference_high")}
+    return replace(shares, **ends, **differences)
 
 
 def _rows(found: Cube, estimates: Estimates, keys: Sequence[str]) -> list[Row]:

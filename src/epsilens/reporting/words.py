@@ -158,7 +158,10 @@ def _seeds(n: int) -> str:
             "Trained again, the networks may score differently; nothing here says by how much."
         )
     if n < FEW_SEEDS:
-        return f"{n} seeds: the intervals include the spread over training runs, but {n} runs show it only roughly."
+        return (
+            f"{n} seeds: the intervals include the spread over training runs. {n} runs show it only roughly, so they are "
+            f"wide (Student's t with {n - 1} degree{'s' * (n > 2)} of freedom)."
+        )
     return f"{n} seeds: the intervals include the spread over training runs."
 
 
