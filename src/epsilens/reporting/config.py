@@ -48,8 +48,8 @@ class SweepConfig(Section):
 
 
 class PlausibleConfig(Section):
-    """Misleading but plausible: the metrics that make a map plausible, the one that makes it misleading, and the control that
-    a map must beat on the same image not to be."""
+    """Misleading but plausible: the metrics that make a map plausible, the one that makes it misleading, and the control
+    that a map must beat on the same image not to be."""
 
     conciseness: str
     stability: str
