@@ -79,7 +79,7 @@ def test_the_amount_is_the_one_whose_trait_is_nearest_and_none_is_one_of_them():
 
 
 def test_norms_are_matched_by_their_ratio():
-    """3 is nearer to 2 by difference from 4.2 no more: between 2 and 4 the middle is the geometric one, 2.83."""
+    """2.9 is nearer to 2 by difference, and to 4 by ratio."""
     traits = ROBUST | {4.0: {"norm": 2.9}, 8.0: {"norm": 2.75}}
     found = select(audit_table(*tables(ADDED, traits), CONFIG), metric="gini", kind="scale")
     assert [row["amount"] for row in found] == [0.5, 0.25]

@@ -131,7 +131,7 @@ def _digest(given: tuple[Tensor, ...]) -> str:
     found = hashlib.blake2b()
     for tensor in given:
         found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy())
+        found.update(tensor.detach().cpu().contiguous().numpy().data)
     return found.hexdigest()
 
 

@@ -84,13 +84,11 @@ def audit_table(scores: pd.DataFrame, audited: pd.DataFrame, traits: pd.DataFram
 
 def _means(scores: pd.DataFrame, audited: pd.DataFrame, traits: pd.DataFrame, config: ReportConfig) -> Means:
     """One array of all, so that one draw of seeds and images serves the scores, the changed scores and the traits."""
-    keys = ["epsilon", "seed", "image", "kind", "amount", "name", "value"]
-    plain = scores[scores["attribution"] == audited["attribution"].iloc[0]].assign(kind=NONE[0], amount=NONE[1])
-    renamed = [
-        table.rename(columns={"metric": "name", "score": "value", "trait": "name"}) for table in (plain, audited)
-    ]
-    frame = pd.concat([*(table[keys] for table in renamed), traits.rename(columns={"trait": "name"})[keys]])
-    found = cube(frame, keys[3:6], "value")
+    keys = ["kind", "amount", "name"]
+    plain = scores.loc[scores["attribution"] == audited["attribution"].iloc[0]].assign(kind=NONE[0], amount=NONE[1])
+    parts = [(plain, "metric", "score"), (audited, "metric", "score"), (traits, "trait", "value")]
+    tables = [table.rename(columns={name: "name", value: "value"}) for table, name, value in parts]
+    found = cube(pd.concat(tables, ignore_index=True), keys, "value")
     common = image_sets(correctness(scores))["common"]
     chosen = np.where(common[..., None], found.values, np.nan)
     each = network_means(chosen)  # [E, S, K]

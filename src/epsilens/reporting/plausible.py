@@ -66,7 +66,7 @@ def plausible_table(scores: pd.DataFrame, facts: Mapping[str, Any], config: Repo
     """
     wanted = config.plausible
     asked = (wanted.conciseness, wanted.stability, wanted.relevance)
-    found = cube(scores[scores["metric"].isin(asked)], ["attribution", "metric"], "score")
+    found = cube(scores.loc[scores["metric"].isin(asked)], ["attribution", "metric"], "score")
     methods = [n for n in dict(found.columns) if facts["attributions"][n]["kind"] == "method"]
     right = correctness(scores)
     return [

@@ -84,7 +84,7 @@ def tabulate(inputs: Inputs, config: ReportConfig) -> Tables:
         quality=quality,
         curves=curves_table(inputs.histories),
         plausible=plausible_table(chosen.of(inputs.scores), inputs.facts, config),
-        audit=audit_table(*(chosen.of(rows) for rows in (inputs.scores, inputs.audited, inputs.traits)), config),
+        audit=audit_table(chosen.of(inputs.scores), chosen.of(inputs.audited), chosen.of(inputs.traits), config),
         summary=summary(accuracy, quality, config, **headline),
     )
 
