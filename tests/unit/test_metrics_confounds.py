@@ -155,6 +155,8 @@ def test_frequency_of_waves_constants_and_noise() -> None:
     found = frequency(maps).tolist()
     assert found[:4] == pytest.approx([1 / 6, 1 / 2, 0, math.hypot(1 / 4, 1 / 4)], abs=1e-6)
     assert math.isnan(found[4])
+    mixed = (3 * torch.cos(2 * math.pi * across / 8) + torch.cos(2 * math.pi * across / 4))[None, None]
+    assert frequency(mixed).item() == pytest.approx((9 / 8 + 1 / 4) / 10)  # by power
     noise = torch.randn(40, 3, 32, 32)
     assert frequency(noise).mean().item() == pytest.approx((math.sqrt(2) + math.asinh(1)) / 6, abs=0.003)
     assert torch.allclose(frequency(-9 * noise), frequency(noise))
