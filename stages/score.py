@@ -1,23 +1,26 @@
 """Metrics of the attribution maps of one network, as rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from epsilens import artifacts, config, metrics
-from epsilens.attributions import ATTRIBUTIONS, explainers
+from epsilens.attributions import ATTRIBUTIONS, explainer, explainers
 from epsilens.attributions.config import AttributeConfig
 from epsilens.attributions.randomise import randomised
 from epsilens.data.manifest import read_split
+from epsilens.metrics.audit import Audited, own_traits
 from epsilens.metrics.config import ScoreConfig
 from epsilens.metrics.evidence import Evidence
 from epsilens.models.checkpoints import load
+from epsilens.models.tempered import Tempered
 from epsilens.randomness import noise_seeds
 from epsilens.registry import choose, labelled
-from epsilens.types import Explainer
+from epsilens.types import Explainer, Scores
 from stages.common import cell, device, params, run
 
 
@@ -31,6 +34,43 @@ def unlearned(network: nn.Module, score: ScoreConfig, attribute: AttributeConfig
 def references() -> Tensor:
     """The images that some methods compare with."""
     return read_split(artifacts.PREPARED, "train").images
+
+
+def audit(network: nn.Module, evidence: Evidence, score: ScoreConfig, attribute: AttributeConfig) -> list[Audited]:
+    """The metrics of the audited method under each change that `score.audit` asks for."""
+    name = score.audit.attribution
+
+    def tempered(temperature: float) -> Explainer:
+        hot = Tempered(network, temperature)
+        return explainer(hot, name, attribute.methods[name], attribute.batch_size, references)
+
+    return metrics.audit(evidence, score.metrics, score.audit, tempered)
+
+
+def write_audit(folder: Path, shared: Mapping[str, Sequence[Any]], own: Mapping[str, Scores], found: list[Audited]) -> None:
+    """The traits of the network (`own`) and of each change of it; the scores of each change, if there is one.
+
+    shared: the columns that all rows of an image have, one entry an image.
+    """
+    tables = [("none", 0.0, own), *((one.kind, one.amount, one.traits) for one in found)]
+    artifacts.write_rows(folder / artifacts.TRAITS, long(shared, tables, "trait", "value"))
+    if found:
+        tables = [(one.kind, one.amount, one.scores) for one in found]
+        artifacts.write_rows(folder / artifacts.AUDITED, long(shared, tables, "metric", "score"))
+
+
+def long(
+    shared: Mapping[str, Sequence[Any]], tables: Sequence[tuple[str, float, Mapping[str, Scores]]], name: str, value: str
+) -> dict[str, list[Any]]:
+    """One row an image and number: `shared`, then kind and amount of the change, `name` and `value` of the number."""
+    count, columns = len(shared["image"]), (*shared, "kind", "amount", name, value)
+    rows: dict[str, list[Any]] = {column: [] for column in columns}
+    for kind, amount, numbers in tables:
+        for number, values in numbers.items():
+            parts = (*shared.values(), [kind] * count, [amount] * count, [number] * count, values.tolist())
+            for column, part in zip(columns, parts, strict=True):
+                rows[column] += part
+    return rows
 
 
 def main() -> None:
@@ -58,6 +98,12 @@ def main() -> None:
             for name, column in zip(rows, columns, strict=True):
                 rows[name] += column
         print(method, *(f"{metric} {values.nanmean():.3f}" for metric, values in scores.items()), sep="  ", flush=True)
+        if method == settings.audit.attribution:
+            found = audit(network, evidence, settings, attribute) if epsilon == settings.audit.epsilon else []
+            same = {"epsilon": epsilon, "seed": seed, "attribution": method}
+            shared = {name: [value] * len(samples) for name, value in same.items()}
+            shared |= {"image": samples.ids.tolist(), "correct": correct}
+            write_audit(artifacts.cell(artifacts.SCORES, text, seed), shared, own_traits(evidence), found)
 
     count = len(rows["image"])
     folder = artifacts.cell(artifacts.SCORES, text, seed)

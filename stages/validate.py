@@ -27,6 +27,8 @@ SECTIONS: dict[str, type[config.Section]] = {
     "report": ReportConfig,
 }
 
+TOLD = ("conciseness", "stability", "relevance")  # of report.plausible: metrics
+
 
 def budgets(threat: ThreatConfig, attack: AttackConfig, sweep: SweepConfig) -> None:
     """Every budget must be one of the threat model."""
@@ -39,6 +41,25 @@ def headlines(report: ReportConfig, attribute: AttributeConfig, score: ScoreConf
     wanted += [("report.metrics", name, score.metrics) for name in report.metrics]
     lines = [
         f"params.yaml: {key}: found {name!r}, computed are {', '.join(known)}"
+        for key, name, known in wanted
+        if name not in known
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def evidence(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfig) -> None:
+    """What is misleading but plausible must be told by metrics that have a good direction, against a control that is
+    computed; and the audit must be of a method that is."""
+    entries = {name: attributions.ATTRIBUTIONS.get(name.partition("@")[0]) for name in attribute.methods}
+    methods, controls = ([n for n, e in entries.items() if e and e.kind == kind] for kind in ("method", "control"))
+    scored = {name: metrics.METRICS.get(name.partition("@")[0]) for name in score.metrics}
+    directed = [name for name, metric in scored.items() if metric and metric.facts.better]
+    wanted = [(f"report.plausible.{key}", getattr(report.plausible, key), directed) for key in TOLD]
+    wanted += [("report.plausible.control", report.plausible.control, controls)]
+    wanted += [("score.audit.attribution", score.audit.attribution, methods)]
+    lines = [
+        f"params.yaml: {key}: found {name!r}, possible are {', '.join(known) or 'none'}"
         for key, name, known in wanted
         if name not in known
     ]
@@ -69,6 +90,7 @@ CHECKS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (metrics.check, ("score",)),
     (budgets, ("threat", "attack", "sweep")),
     (headlines, ("report", "attribute", "score")),
+    (evidence, ("report", "attribute", "score")),
 )
 
 

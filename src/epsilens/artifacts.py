@@ -36,10 +36,14 @@ QUALITY = METRICS / "quality.json"
 CURVES = METRICS / "curves.json"
 NETWORKS = METRICS / "networks.json"
 GATES = METRICS / "gate.json"
-TABLES = (ACCURACY, NETWORKS, GATES, QUALITY, CURVES)  # lists of flat rows
+PLAUSIBLE = METRICS / "plausible.json"
+AUDIT = METRICS / "audit.json"
+TABLES = (ACCURACY, NETWORKS, GATES, QUALITY, CURVES, PLAUSIBLE, AUDIT)  # lists of flat rows
 
 # Names of files inside the folder of a cell.
 ROWS = "rows.parquet"
+AUDITED = "audit.parquet"
+TRAITS = "traits.parquet"
 FACTS = "facts.json"
 GATE = "gate.json"
 HISTORY = "history.json"

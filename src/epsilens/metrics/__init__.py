@@ -16,7 +16,8 @@ import torch
 
 from epsilens.errors import ConfigError
 from epsilens.metrics import alignment, conciseness, faithfulness, needs, relevance, sanity, stability
-from epsilens.metrics.config import ScoreConfig
+from epsilens.metrics.audit import Audited, Tempered, audited, changes
+from epsilens.metrics.config import AuditConfig, ScoreConfig
 from epsilens.metrics.evidence import Evidence
 from epsilens.metrics.facts import Facts, Metric
 from epsilens.registry import choose, labelled, options
@@ -228,6 +229,13 @@ def score(evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]]) -> dict[
     bound = {name: _bound(name, given) for name, given in metrics.items()}
     parts = [{name: compute(part) for name, compute in bound.items()} for part in evidence.parts()]
     return {name: torch.cat([part[name] for part in parts]) for name in bound}
+
+
+def audit(
+    evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]], config: AuditConfig, tempered: Tempered
+) -> list[Audited]:
+    """The metrics on the maps that the section asks for, one entry a change; the evidence is of the network itself."""
+    return audited(evidence, {name: _bound(name, given) for name, given in metrics.items()}, changes(config, tempered))
 
 
 def facts(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from epsilens.config import Section
+
+Amounts = tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class AuditConfig(Section):
+    """The confound audit: the metrics again, on maps that no training has changed, of the networks trained at `epsilon`.
+
+    attribution: the method whose maps are changed. scale: factors on the maps; powers of two are exact in floating point.
+    blur: standard deviations of a Gaussian, in pixels. temperature: what the logits are divided by. A list may be empty.
+    """
+
+    attribution: str
+    epsilon: Annotated[float, Field(ge=0)]
+    scale: Amounts
+    blur: Amounts
+    temperature: Amounts
+
+    @field_validator("scale", "blur", "temperature")
+    @classmethod
+    def _distinct(cls, values: Amounts) -> Amounts:
+        if len(set(values)) != len(values):
+            raise ValueError("no entry twice")
+        return values
 
 
 class ScoreConfig(Section):
@@ -18,3 +41,4 @@ class ScoreConfig(Section):
     batch_size: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)]
     metrics: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    audit: AuditConfig

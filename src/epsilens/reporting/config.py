@@ -47,6 +47,16 @@ class SweepConfig(Section):
         return [(str(epsilon), seed) for epsilon in self.epsilons for seed in self.seeds]
 
 
+class PlausibleConfig(Section):
+    """Misleading but plausible: the metrics that make a map plausible, the one that makes it misleading, and the control that
+    a map must beat on the same image not to be."""
+
+    conciseness: str
+    stability: str
+    relevance: str  # or faithfulness, where there are no masks
+    control: str
+
+
 class ReportConfig(Section):
     """The headline and the intervals."""
 
@@ -55,5 +65,6 @@ class ReportConfig(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     seed: Natural
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    plausible: PlausibleConfig
 
     _different = field_validator("metrics")(_distinct)
