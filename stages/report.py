@@ -27,6 +27,13 @@ def combined(root: Path, study: str, sweep: SweepConfig) -> pd.DataFrame:
     return frame
 
 
+def where_there(name: str, sweep: SweepConfig) -> pd.DataFrame:
+    """The rows of the files of this name in the cells of `score` that have one; an empty table if none has."""
+    paths = [artifacts.cell(artifacts.SCORES, *cell) / name for cell in sweep.grid()]
+    tables = [artifacts.read_rows(path) for path in paths if path.exists()]
+    return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
+
+
 def gallery(epsilon: str, seed: int) -> tuple[Any, dict[str, bytes]]:
     """Captions and pictures of one network."""
     folder = artifacts.cell(artifacts.GALLERY, epsilon, seed)
@@ -81,12 +88,15 @@ def main() -> None:
         galleries={epsilon: gallery(str(epsilon), sweep.seeds[0]) for epsilon in sweep.epsilons},
         provenance=provenance(),
         params={name: raw[name] for name in SHOWN},
+        audited=where_there(artifacts.AUDITED, sweep),
+        traits=where_there(artifacts.TRAITS, sweep),
     )
     tables = tabulate(inputs, settings)
     shutil.rmtree(artifacts.REPORTS, ignore_errors=True)
     for name, content in build(inputs, tables, settings).items():
         artifacts.write_bytes(artifacts.REPORTS / name, content)
-    for name, frame in (("attacks", attacks), ("scores", scores)):
+    kept = {"attacks": attacks, "scores": scores, "audit": inputs.audited, "traits": inputs.traits}
+    for name, frame in ((name, frame) for name, frame in kept.items() if len(frame)):
         artifacts.write_rows(artifacts.REPORTS / "rows" / f"{name}.parquet", frame.to_dict("list"))
     for path in (artifacts.SUMMARY, *artifacts.TABLES):
         artifacts.write_json(path, getattr(tables, path.stem))

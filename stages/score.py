@@ -13,8 +13,8 @@ from epsilens.attributions import ATTRIBUTIONS, explainer, explainers
 from epsilens.attributions.config import AttributeConfig
 from epsilens.attributions.randomise import randomised
 from epsilens.data.manifest import read_split
-from epsilens.metrics.audit import Audited, own_traits
 from epsilens.metrics.config import ScoreConfig
+from epsilens.metrics.confounds import Audited, own_traits
 from epsilens.metrics.evidence import Evidence
 from epsilens.models.checkpoints import load
 from epsilens.models.tempered import Tempered
@@ -47,7 +47,9 @@ def audit(network: nn.Module, evidence: Evidence, score: ScoreConfig, attribute:
     return metrics.audit(evidence, score.metrics, score.audit, tempered)
 
 
-def write_audit(folder: Path, shared: Mapping[str, Sequence[Any]], own: Mapping[str, Scores], found: list[Audited]) -> None:
+def write_audit(
+    folder: Path, shared: Mapping[str, Sequence[Any]], own: Mapping[str, Scores], found: list[Audited]
+) -> None:
     """The traits of the network (`own`) and of each change of it; the scores of each change, if there is one.
 
     shared: the columns that all rows of an image have, one entry an image.
@@ -60,7 +62,10 @@ def write_audit(folder: Path, shared: Mapping[str, Sequence[Any]], own: Mapping[
 
 
 def long(
-    shared: Mapping[str, Sequence[Any]], tables: Sequence[tuple[str, float, Mapping[str, Scores]]], name: str, value: str
+    shared: Mapping[str, Sequence[Any]],
+    tables: Sequence[tuple[str, float, Mapping[str, Scores]]],
+    name: str,
+    value: str,
 ) -> dict[str, list[Any]]:
     """One row an image and number: `shared`, then kind and amount of the change, `name` and `value` of the number."""
     count, columns = len(shared["image"]), (*shared, "kind", "amount", name, value)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from epsilens.errors import ConfigError
 from epsilens.metrics import METRICS, check, facts, score
-from epsilens.metrics.config import ScoreConfig
+from epsilens.metrics.config import AuditConfig, ScoreConfig
 from epsilens.metrics.evidence import Evidence
 from epsilens.metrics.facts import Change, Family
 from epsilens.randomness import noise_seeds, per_image
@@ -38,6 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "other_class": {},
     "other_network": {},
 }
+AUDIT = AuditConfig(attribution="gradient", epsilon=0.0, scale=(), blur=(), temperature=())
 ASKED = {name: OPTIONS[metric.needs.__name__] for name, metric in METRICS.items()}
 NAMES = pytest.mark.parametrize("name", METRICS)
 ZERO_MAP, NO_MASK = 4, 1  # images of the evidence
@@ -223,7 +224,7 @@ def test_facts_and_scores_go_by_the_name_in_params_label_included() -> None:
 
 
 def settings(metrics: dict[str, dict[str, Any]]) -> ScoreConfig:
-    return ScoreConfig(batch_size=1, seed=0, metrics=metrics)
+    return ScoreConfig(batch_size=1, seed=0, metrics=metrics, audit=AUDIT)
 
 
 def test_all_members_pass_the_check() -> None:
@@ -267,7 +268,7 @@ def test_fractions_outside_their_range_are_an_error(fractions: Any) -> None:
 )
 def test_a_wrong_section_is_an_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
-        ScoreConfig(**({"batch_size": 1, "seed": 0, "metrics": {"gini": {}}} | wrong))
+        ScoreConfig(**({"batch_size": 1, "seed": 0, "metrics": {"gini": {}}, "audit": AUDIT} | wrong))
 
 
 def test_an_unknown_metric_is_not_scored() -> None:

@@ -4,7 +4,9 @@ from epsilens.config import section
 from epsilens.errors import ConfigError
 from epsilens.reporting.config import ReportConfig, StudyConfig, SweepConfig
 
+PLAUSIBLE = {"conciseness": "gini", "stability": "sensitivity", "relevance": "mass", "control": "random"}
 REPORT = {"attribution": "gradient", "metrics": ["gini"], "bootstrap": 2000, "seed": 0, "confidence": 0.95}
+REPORT |= {"plausible": PLAUSIBLE}
 
 
 def sweep(epsilons, seeds=(0,)):
@@ -59,6 +61,8 @@ def test_report_section():
         {"confidence": 1.0},
         {"confidence": 95},
         {"colour": "blue"},
+        {"plausible": PLAUSIBLE | {"colour": "blue"}},
+        {"plausible": {"control": "random"}},
     ],
 )
 def test_report_section_refuses(change):

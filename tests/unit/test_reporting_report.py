@@ -14,12 +14,15 @@ import pytest
 from PIL import Image
 
 from epsilens.errors import ConfigError, DataError
-from epsilens.reporting.config import ReportConfig, StudyConfig
+from epsilens.reporting.config import PlausibleConfig, ReportConfig, StudyConfig
 from epsilens.reporting.report import Inputs, build, tabulate
 
 ROOT = Path(__file__).parents[2]
 EVIL = '<script>alert("1")</script>'
-CONFIG = ReportConfig(attribution="gradient", metrics=("gini", "mass"), bootstrap=200, seed=0, confidence=0.95)
+PLAUSIBLE = PlausibleConfig(conciseness="gini", stability="sensitivity", relevance="mass", control="random")
+CONFIG = ReportConfig(
+    attribution="gradient", metrics=("gini", "mass"), bootstrap=200, seed=0, confidence=0.95, plausible=PLAUSIBLE
+)
 METRICS = {
     "gini": {"label": "Gini index", "family": "conciseness", "better": "higher", "low": 0, "high": 1, "chance": None},
     "sensitivity": {

@@ -22,6 +22,7 @@ def results(tmp_path, monkeypatch):
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["sweep"] = {"epsilons": list(EPSILONS), "seeds": list(SEEDS)}
     params["report"] |= {"attribution": "gradient", "metrics": ["gini", "mass"], "bootstrap": 100}
+    params["report"]["plausible"] |= {"stability": "sensitivity", "relevance": "mass"}
     params["attack"] |= {"epsilon": 8}
     params["study"]["name"] = "toy"
     monkeypatch.chdir(tmp_path)
@@ -80,8 +81,8 @@ def test_the_tables_of_a_study_are_recorded(results, monkeypatch):
     record.main()
     folder = artifacts.METRICS / "toy"
     assert {path.name for path in folder.iterdir()} == {
-        "accuracy.csv", "networks.csv", "gate.csv", "quality.csv", "curves.csv", "figures", "params.yaml",
-        "provenance.json", "summary.json",
+        "accuracy.csv", "networks.csv", "gate.csv", "quality.csv", "curves.csv", "plausible.csv", "audit.csv", "figures",
+        "params.yaml", "provenance.json", "summary.json",
     }  # fmt: skip
     head, first = (folder / "gate.csv").read_text(encoding="utf-8").splitlines()[:2]
     assert head == "check,epsilon,failed,label,limit,seed,sound,source,value"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from epsilens.errors import DataError
-from epsilens.reporting.config import ReportConfig
+from epsilens.reporting.config import PlausibleConfig, ReportConfig
 from epsilens.reporting.gate import selection
 from epsilens.reporting.statistics import wilson
 from epsilens.reporting.tables import (
@@ -17,7 +17,10 @@ from epsilens.reporting.tables import (
     summary,
 )
 
-CONFIG = ReportConfig(attribution="gradient", metrics=("gini", "mass"), bootstrap=400, seed=1, confidence=0.9)
+PLAUSIBLE = PlausibleConfig(conciseness="gini", stability="sensitivity", relevance="mass", control="random")
+CONFIG = ReportConfig(
+    attribution="gradient", metrics=("gini", "mass"), bootstrap=400, seed=1, confidence=0.9, plausible=PLAUSIBLE
+)
 
 
 def attack_rows(epsilon, seed, split, attack, budget, correct, norm="linf"):

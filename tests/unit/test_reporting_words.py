@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from epsilens.reporting.config import ReportConfig
+from epsilens.reporting.config import PlausibleConfig, ReportConfig
 from epsilens.reporting.figures import better
 from epsilens.reporting.gallery import arrange
 from epsilens.reporting.style import method_styles, own_ids, plain, positions, unit
 from epsilens.reporting.words import cautions, headlines, number, percent, points
 
-CONFIG = ReportConfig(attribution="a", metrics=("m",), bootstrap=100, seed=0, confidence=0.95)
+PLAUSIBLE = PlausibleConfig(conciseness="m", stability="m", relevance="m", control="c")
+CONFIG = ReportConfig(attribution="a", metrics=("m",), bootstrap=100, seed=0, confidence=0.95, plausible=PLAUSIBLE)
 FACTS = {
     "metrics": {"m": {"label": "M", "better": "lower", "chance": 0.25}},
     "attributions": {

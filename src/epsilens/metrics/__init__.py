@@ -16,8 +16,8 @@ import torch
 
 from epsilens.errors import ConfigError
 from epsilens.metrics import alignment, conciseness, faithfulness, needs, relevance, sanity, stability
-from epsilens.metrics.audit import Audited, Tempered, audited, changes
 from epsilens.metrics.config import AuditConfig, ScoreConfig
+from epsilens.metrics.confounds import Audited, Tempered, audited, changes
 from epsilens.metrics.evidence import Evidence
 from epsilens.metrics.facts import Facts, Metric
 from epsilens.registry import choose, labelled, options

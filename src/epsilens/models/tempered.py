@@ -8,7 +8,7 @@ from epsilens.types import Images, Logits
 
 
 class Tempered(nn.Module):
-    """Logits divided by a temperature (Guo et al. 2017, arXiv:1706.04599): the same predictions, less sure of them above 1."""
+    """Logits divided by a temperature (Guo et al. 2017, arXiv:1706.04599): the same predictions, less sure above 1."""
 
     def __init__(self, network: nn.Module, temperature: float) -> None:
         super().__init__()

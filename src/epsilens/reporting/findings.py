@@ -107,8 +107,8 @@ class Sample:
 
     def interval(self, replicates: np.ndarray) -> tuple[float, float]:
         """The percentile interval of replicates [B] of any figure."""
-        low, high = interval(replicates, self.confidence)
-        return float(low), float(high)
+        low, high = interval(replicates[:, None], self.confidence)
+        return float(low[0]), float(high[0])
 
     def paired(self, index: int) -> bool:
         """Whether a seed has a network both here and at the smallest epsilon."""

@@ -63,7 +63,9 @@ class Selection:
         return SOUND if gate["sound"] else ", ".join(gate["flags"]) or "not sound"
 
     def of(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the networks that are kept."""
+        """The rows of the networks that are kept; of an empty table none."""
+        if rows.empty:
+            return rows
         kept = set(self.kept)
         return rows.loc[[network in kept for network in zip(rows["epsilon"], rows["seed"], strict=True)]]
 

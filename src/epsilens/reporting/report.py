@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from epsilens.errors import ConfigError, DataError
 from epsilens.reporting import figures, page, trust, words
+from epsilens.reporting.audit import audit_table
 from epsilens.reporting.config import ReportConfig, StudyConfig
 from epsilens.reporting.gallery import Gallery, arrange
 from epsilens.reporting.gate import Gates, Row, Selection, breakage_table, gate_table, selection
+from epsilens.reporting.plausible import misnamed, plausible_table
 from epsilens.reporting.style import unit
 from epsilens.reporting.tables import (
     History,
@@ -31,7 +33,7 @@ from epsilens.reporting.tables import (
 class Inputs:
     """What the stage has read.
 
-    `galleries` (by training epsilon, of the first seed), `histories` and `gates` may be empty.
+    `galleries` (by training epsilon, of the first seed), `histories`, `gates`, `audited` and `traits` may be empty.
     """
 
     study: StudyConfig
@@ -46,13 +48,15 @@ class Inputs:
     galleries: Mapping[Any, Gallery]
     provenance: Mapping[str, str]
     params: Mapping[str, Any]
+    audited: pd.DataFrame = field(default_factory=pd.DataFrame)  # scores of the changed standard networks
+    traits: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
 class Tables:
     """Lists of flat rows and the few headline scalars; NaN stands for what is undefined.
 
-    accuracy, quality and summary are of the networks that passed the gate; the others are of all.
+    accuracy, quality, plausible, audit and summary are of the networks that passed the gate; the others are of all.
     """
 
     accuracy: list[Row]
@@ -61,6 +65,8 @@ class Tables:
     broken: list[Row]
     quality: list[Row]
     curves: list[Row]
+    plausible: list[Row]
+    audit: list[Row]
     summary: dict[str, Any]
 
 
@@ -77,6 +83,8 @@ def tabulate(inputs: Inputs, config: ReportConfig) -> Tables:
         broken=breakage_table(inputs.attacks, chosen, **headline),
         quality=quality,
         curves=curves_table(inputs.histories),
+        plausible=plausible_table(chosen.of(inputs.scores), inputs.facts, config),
+        audit=audit_table(*(chosen.of(rows) for rows in (inputs.scores, inputs.audited, inputs.traits)), config),
         summary=summary(accuracy, quality, config, **headline),
     )
 
@@ -100,6 +108,7 @@ def check(inputs: Inputs, config: ReportConfig) -> None:
         lines += [
             f"params.yaml: {key}: found {name!r}, scored are {', '.join(known)}" for name in wanted if name not in known
         ]
+    lines += misnamed(inputs.scores, inputs.facts, config.plausible)
     attacked = inputs.attacks[inputs.attacks["attack"] != "clean"]
     budgets = sorted(set(attacked.loc[attacked["norm"] == inputs.norm, "budget"]) - {0.0})
     if len(attacked) and inputs.budget not in budgets:

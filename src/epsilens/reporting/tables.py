@@ -61,12 +61,17 @@ def quality_table(scores: pd.DataFrame, config: ReportConfig) -> list[Row]:
     """
     keys = ["attribution", "metric"]
     found = cube(scores, keys, "score")
-    verdicts = scores[["epsilon", "seed", "image", "correct"]].drop_duplicates().assign(all="")
-    sets = image_sets(cube(verdicts, ["all"], "correct").values[..., 0])
+    sets = image_sets(correctness(scores))
     rows: list[Row] = []
     for name, members in sets.items():
         rows += [{"set": name} | row for row in _rows(found, _estimate(found, members, config), keys)]
     return rows
+
+
+def correctness(scores: pd.DataFrame) -> np.ndarray:
+    """Whether each network gets each image right, [E, S, N]: 1, 0, NaN where it did not see it."""
+    verdicts = scores[["epsilon", "seed", "image", "correct"]].drop_duplicates().assign(all="")
+    return cube(verdicts, ["all"], "correct").values[..., 0]
 
 
 def curves_table(histories: Mapping[tuple[float, int], History]) -> list[Row]:
@@ -138,14 +143,15 @@ def _rows(found: Cube, estimates: Estimates, keys: Sequence[str]) -> list[Row]:
     return [
         {"epsilon": epsilon}
         | dict(zip(keys, column, strict=True))
-        | {name: _number(array[e, k]) for name, array in arrays.items()}
+        | {name: rounded(array[e, k]) for name, array in arrays.items()}
         | {"n_seeds": found.n_seeds[e]}
         for k, column in enumerate(found.columns)
         for e, epsilon in enumerate(found.epsilons)
     ]
 
 
-def _number(value: Any) -> float | int:
+def rounded(value: Any) -> float | int:
+    """A number of a table: counts as they are, others with DIGITS decimals."""
     return int(value) if isinstance(value, np.integer) else round(float(value), DIGITS)
 
 
