@@ -16,7 +16,8 @@ import pandas as pd
 
 from epsilens.reporting.config import ReportConfig
 from epsilens.reporting.gate import Row
-from epsilens.reporting.statistics import cube, image_sets, interval, network_means, resampled_means
+from epsilens.reporting.resampling import grand_means, interval, network_means, resampled_means
+from epsilens.reporting.statistics import cube, image_sets
 from epsilens.reporting.tables import correctness, rounded
 
 NONE = ("none", 0.0)  # kind and amount of the network itself
@@ -91,9 +92,7 @@ def _means(scores: pd.DataFrame, audited: pd.DataFrame, traits: pd.DataFrame, co
     found = cube(pd.concat(tables, ignore_index=True), keys, "value")
     common = image_sets(correctness(scores))["common"]
     chosen = np.where(common[..., None], found.values, np.nan)
-    each = network_means(chosen)  # [E, S, K]
-    seeds = (~np.isnan(each)).sum(axis=1)
-    mean = np.divide(np.nansum(each, axis=1), seeds, out=np.full(seeds.shape, np.nan), where=seeds > 0)
+    mean = grand_means(network_means(chosen))
     resampled = resampled_means(chosen, samples=config.bootstrap, seed=config.seed)
     return Means(
         np.concatenate([mean[None], resampled]),

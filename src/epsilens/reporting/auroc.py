@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from epsilens.reporting.statistics import Estimates, interval, resampling_weights
+from epsilens.reporting.resampling import grand_means, interval, resampling_weights, seed_deviations
+from epsilens.reporting.statistics import Estimates
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -31,20 +32,18 @@ def auroc_estimates(
     values: [E, S, N], NaN where a score is undefined; positive: bool [E, S, N]. undefined: [E, 1], how many scores are
     missing. `n` counts the images with a score.
     """
-    _, n_seeds, n_images = values.shape
-    rng = np.random.default_rng(seed)
-    drawn = [resampling_weights(count, samples, rng) for count in (n_seeds, n_images)]
-    by_seed, by_image = (np.concatenate([np.ones((1, w.shape[1])), w]) for w in drawn)  # first the data as they are
+    drawn = resampling_weights(values.shape[2], samples, np.random.default_rng([seed, 1, 0]))
+    weights = np.concatenate([np.ones((1, values.shape[2])), drawn])  # first the data as they are
     known = ~np.isnan(values)
     each = np.array(
         [
-            [auroc(values[e, s, use], positive[e, s, use], by_image[:, use]) for s, use in enumerate(uses)]
+            [auroc(values[e, s, use], positive[e, s, use], weights[:, use]) for s, use in enumerate(uses)]
             for e, uses in enumerate(known)
         ]
     )  # [E, S, 1 + B]
-    weight = by_seed.T * ~np.isnan(each)
-    total, seeds = (np.nan_to_num(each) * weight).sum(axis=1), weight.sum(axis=1)
-    mean = np.divide(total, seeds, out=np.full(total.shape, np.nan), where=seeds > 0).T[..., None]  # [1 + B, E, 1]
+    means = grand_means(each)  # [E, 1 + B]
+    seeds = seed_deviations(each[..., :1], samples=samples, seed=seed)
+    mean = np.concatenate([means[None, :, :1], means.T[1:, :, None] + seeds])  # [1 + B, E, 1]
     return Estimates(
         mean[0],
         *interval(mean[1:], confidence),

@@ -57,6 +57,30 @@ class PlausibleConfig(Section):
     control: str
 
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ClaimsConfig(Section):
+    """What decides on the claims of the study. To be written before the run; `plausible` names the metrics."""
+
+    alpha: Annotated[float, Field(gt=0, le=0.2)]  # of each family of tests, after Holm's correction
+    accuracy_margin: Share  # a loss of clean accuracy up to this counts as none
+    relevance_margin: Annotated[float, Field(gt=0)]  # a gain of relevance up to this counts as none; its own unit
+    modest_share: Share  # of the gain that the smallest epsilon above the first must have
+    misleading_rate: Share  # of the plausible maps, beyond which they are said to mislead
+    auroc_margin: Annotated[
+        float, Field(gt=0, lt=0.5)
+    ]  # plausibility that tells right from wrong no better counts as blind
+
+
+class RecommendConfig(Section):
+    """The smallest epsilon that gains at least `gain` in `metric` (its own unit) for at most `accuracy_loss`."""
+
+    metric: str
+    gain: Annotated[float, Field(gt=0)]
+    accuracy_loss: Share
+
+
 class ReportConfig(Section):
     """The headline and the intervals."""
 
@@ -66,5 +90,7 @@ class ReportConfig(Section):
     seed: Natural
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     plausible: PlausibleConfig
+    claims: ClaimsConfig
+    recommend: RecommendConfig
 
     _different = field_validator("metrics")(_distinct)

@@ -1,0 +1,230 @@
+"""The claims of the study (P. H. Weng, 2025), each with its test, its estimate and a verdict in words.
+
+What decides is in params.yaml (`report.claims`), written before the run. Every claim is judged twice: of training, with
+seeds as the units, and of these very networks, with images as the units. docs/claims.md has the rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from epsilens.reporting.config import ReportConfig
+from epsilens.reporting.effects import difference, p_value, share_of_gain
+from epsilens.reporting.equivalence import equivalence
+from epsilens.reporting.findings import ONE_SEED, Finding, Sample, Scope
+from epsilens.reporting.gate import Row
+from epsilens.reporting.multiplicity import holm, reachable
+from epsilens.reporting.plausible import AUROC, RATES
+from epsilens.reporting.samples import Samples
+from epsilens.reporting.tables import rounded, select
+from epsilens.reporting.trend import trend, trend_of_these_networks
+
+SCOPES: tuple[Scope, Scope] = ("training", "these networks")
+FREE = (math.nan, math.nan)  # no test: the interval alone decides
+
+TOO_FEW = "no scores of so few networks could be significant: their smallest p is {:.2g}"
+OPEN = "the interval and the test leave both possible"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What speaks for a claim and what against it, of one method and metric.
+
+    `interval`: whether the interval of `found` is wholly on the side (for, against); `p`: of the test for each side.
+    """
+
+    attribution: str  # empty where the claim is about the networks
+    metric: str
+    epsilon: float  # that is compared with the smallest one
+    found: Finding
+    interval: tuple[bool, bool]
+    p: tuple[float, float] = FREE
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim by name, the sentence that is judged, and how the cases of one scope are made."""
+
+    statement: str
+    cases: Callable[[Samples, Sequence[Row], ReportConfig, Scope], list[Case]]
+
+
+def claims_table(found: Samples, plausible: Sequence[Row], config: ReportConfig) -> list[Row]:
+    """One row a claim, scope, method and metric; none where there is one training epsilon.
+
+    `estimate` and `interval` are in the direction in which more is better; `p` is after Holm's correction over the methods
+    and metrics of the claim, `p_single` before; `verdict` is supported, contradicted or undecided, and `why` says what an
+    undecided one lacks. `headline` marks the method that the study is headed with.
+    """
+    if len(found.epsilons) < 2:
+        return []
+    return [
+        row
+        for name, claim in CLAIMS.items()
+        for scope in SCOPES
+        for row in _rows(name, claim, claim.cases(found, plausible, config, scope), config, scope)
+    ]
+
+
+def _rows(name: str, claim: Claim, cases: Sequence[Case], config: ReportConfig, scope: Scope) -> list[Row]:
+    """A family: its p-values are corrected together."""
+    sides = [holm([case.p[side] for case in cases]) for side in (0, 1)]
+    within = reachable([case.found.smallest_p for case in cases], config.claims.alpha)
+    rows = []
+    for k, case in enumerate(cases):
+        p = (float(sides[0][k]), float(sides[1][k]))
+        verdict, why = _verdict(case, p, bool(within[k]), config.claims.alpha, scope)
+        smaller = 0 if not p[1] < p[0] else 1
+        known = {"claim": name, "statement": claim.statement, "scope": scope, "verdict": verdict, "why": why}
+        known |= {"headline": case.attribution in ("", config.attribution), "attribution": case.attribution}
+        numbers = {"estimate": case.found.estimate, "p": p[smaller], "p_single": case.p[smaller]}
+        rows.append(known | {n: rounded(v) for n, v in numbers.items()} | _details(case))
+    return rows
+
+
+def _details(case: Case) -> dict[str, Any]:
+    found = case.found
+    return {
+        "metric": case.metric,
+        "epsilon": case.epsilon,
+        "interval": [rounded(found.low), rounded(found.high)],
+        "confidence": rounded(found.confidence),
+        "test": found.test,
+        "smallest_p": rounded(found.smallest_p),
+        "n": found.n,
+        "unit": found.unit,
+        "n_seeds": found.n_seeds,
+    }
+
+
+def _verdict(
+    case: Case, p: tuple[float, float], within: bool, alpha: float, scope: Scope
+) -> tuple[Literal["supported", "contradicted", "undecided"], str]:
+    if scope == "training" and case.found.n_seeds == 1:
+        return "undecided", ONE_SEED
+    if case.found.reason:
+        return "undecided", case.found.reason
+    tested = [math.isnan(single) or corrected <= alpha for single, corrected in zip(case.p, p, strict=True)]
+    if case.interval[0] and tested[0]:
+        return "supported", ""
+    if case.interval[1] and tested[1]:
+        return "contradicted", ""
+    few = not math.isnan(case.found.smallest_p) and not within
+    return "undecided", TOO_FEW.format(case.found.smallest_p) if few else OPEN
+
+
+def _in(sample: Sample, scope: Scope) -> Sample:
+    return sample if scope == "training" else sample.of(sample.values, scope=scope)
+
+
+def _beyond(found: Finding, bound: float) -> tuple[bool, bool]:
+    """Whether the interval is wholly above the bound, wholly below it."""
+    return found.low > bound, found.high < bound
+
+
+def direction(part: str) -> Callable[..., list[Case]]:
+    """Of a metric that should get better: the trend over epsilon, and the difference at the largest one."""
+
+    def cases(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
+        metric = getattr(config.plausible, part)
+        return [_trend(found, method, metric, scope) for method in found.methods]
+
+    return cases
+
+
+def _trend(found: Samples, method: str, metric: str, scope: Scope) -> Case:
+    sample = found.of(method, metric)
+    tested = (trend if scope == "training" else trend_of_these_networks)(sample)
+    gain = difference(_in(sample, scope), -1)
+    shown = replace(gain, p=tested.p, smallest_p=tested.smallest_p, test=f"{tested.test}; difference of means")
+    p = (tested.p, 1.0) if tested.rho > 0 else (1.0, tested.p)
+    return Case(method, metric, found.epsilons[-1], shown, _beyond(gain, 0.0), p)
+
+
+def no_gain(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
+    """Of the relevance: its gain at the largest epsilon is below the margin, by one of the two one-sided tests."""
+    metric, margin, cases = config.plausible.relevance, config.claims.relevance_margin, []
+    for method in found.methods:
+        sample = _in(found.of(method, metric), scope)
+        tested = equivalence(sample, len(sample.means) - 1, margin=(-margin, margin))
+        more, less = _beyond(tested, margin)
+        gains = sample.replicates[:, -1] - sample.replicates[:, 0] - margin
+        against = math.nan if tested.reason else p_value(gains, "rises")
+        cases.append(Case(method, metric, found.epsilons[-1], tested, (less, more), (tested.p_below, against)))
+    return cases
+
+
+def early(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
+    """Of conciseness and stability: how much of the gain at the largest epsilon is there at the second one."""
+    wanted, share = config.plausible, config.claims.modest_share
+    cases = []
+    for metric in (wanted.conciseness, wanted.stability):
+        for method in found.methods:
+            sample = _in(found.of(method, metric), scope)
+            first, part = difference(sample, 1), share_of_gain(sample)
+            enough, little = _beyond(part, share)
+            shown = replace(part, p=first.p, smallest_p=first.smallest_p)
+            cases.append(
+                Case(method, metric, found.epsilons[1], shown, (enough and first.low > 0, little), (first.p, math.nan))
+            )
+    return cases
+
+
+def cost(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
+    """Of the clean accuracy: its loss at the largest epsilon is above the margin."""
+    sample, margin = _in(found.accuracy, scope), config.claims.accuracy_margin
+    loss = difference(sample, -1)
+    kept, lost = _beyond(loss, -margin)
+    beyond = sample.replicates[:, -1] - sample.replicates[:, 0] + margin
+    p = FREE if loss.reason else (p_value(beyond, "falls"), p_value(beyond, "rises"))
+    shown = replace(loss, p=min(p), smallest_p=1 / (len(beyond) + 1))
+    return [Case("", "accuracy", found.epsilons[-1], shown, (lost, kept), p)]
+
+
+def misleading(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
+    """Of the plausible maps at the largest epsilon: the share that is misleading, on all predictions."""
+    return [
+        Case(method, RATES[1], row["epsilon"], shown, _beyond(shown, config.claims.misleading_rate))
+        for method, row, shown in _measured(found, plausible, RATES[1], config, scope)
+    ]
+
+
+def blind(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
+    """Of plausibility at the largest epsilon: how well it tells right from wrong predictions."""
+    cases = []
+    for method, row, shown in _measured(found, plausible, AUROC, config, scope):
+        tells, blind = _beyond(shown, 0.5 + config.claims.auroc_margin)
+        cases.append(Case(method, AUROC, row["epsilon"], shown, (blind, tells)))
+    return cases
+
+
+def _measured(
+    found: Samples, plausible: Sequence[Row], measure: str, config: ReportConfig, scope: Scope
+) -> list[tuple[str, Row, Finding]]:
+    """The rows of the largest epsilon as findings, with intervals over seeds and images: of training, but for one seed."""
+    shown = []
+    for row in select(plausible, set="all", measure=measure, epsilon=found.epsilons[-1]):
+        if scope == "these networks" and row["n_seeds"] > 1:
+            continue
+        reason = "" if row["n"] and not math.isnan(row["mean"]) else "no map counts"
+        known: dict[str, Any] = {"confidence": config.confidence, "p": math.nan, "smallest_p": math.nan, "n": row["n"]}
+        known |= {"unit": "images", "n_seeds": row["n_seeds"], "scope": scope, "reason": reason}
+        finding = Finding("bootstrap over seeds and images", row["mean"], row["low"], row["high"], **known)
+        shown.append((row["attribution"], row, finding))
+    return shown
+
+
+CLAIMS: Mapping[str, Claim] = {
+    "more concise": Claim("Adversarial training makes the maps more concise.", direction("conciseness")),
+    "more stable": Claim("Adversarial training makes the maps more stable.", direction("stability")),
+    "not more relevant": Claim("Adversarial training does not make the maps more relevant.", no_gain),
+    "modest training helps": Claim(
+        "Most of the gain is there at the smallest budget of training above the first.", early
+    ),
+    "costs accuracy": Claim("Adversarial training costs standard accuracy.", cost),
+    "plausible maps mislead": Claim("Maps that look plausible often point at nothing relevant.", misleading),
+    "plausibility is blind": Claim("How plausible a map looks does not tell whether the prediction is right.", blind),
+}

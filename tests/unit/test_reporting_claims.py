@@ -1,0 +1,233 @@
+"""Verdicts on made-up studies whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from epsilens.config import section
+from epsilens.reporting.choice import choice_table, recommended
+from epsilens.reporting.claims import CLAIMS, claims_table
+from epsilens.reporting.config import ReportConfig
+from epsilens.reporting.plausible import AUROC, RATES
+from epsilens.reporting.samples import samples
+from epsilens.reporting.tables import select
+
+EPSILONS = (0.0, 1.0, 4.0, 8.0)
+FACTS = {
+    "metrics": {
+        "gini": {"better": "higher"},
+        "direction_sensitivity": {"better": "lower"},
+        "relevance_mass_corrected": {"better": "higher"},
+    },
+    "attributions": {"gradient": {"kind": "method"}, "smoothgrad": {"kind": "method"}, "random": {"kind": "control"}},
+}
+CONFIG = {
+    "attribution": "gradient",
+    "metrics": ["gini", "direction_sensitivity", "relevance_mass_corrected"],
+    "bootstrap": 1000,
+    "seed": 0,
+    "confidence": 0.95,
+    "plausible": {
+        "conciseness": "gini",
+        "stability": "direction_sensitivity",
+        "relevance": "relevance_mass_corrected",
+        "control": "random",
+    },
+    "claims": {
+        "alpha": 0.05,
+        "accuracy_margin": 0.02,
+        "relevance_margin": 0.05,
+        "modest_share": 0.5,
+        "misleading_rate": 0.1,
+        "auroc_margin": 0.1,
+    },
+    "recommend": {"metric": "direction_sensitivity", "gain": 0.1, "accuracy_loss": 0.1},
+}
+FLAT = (0.0, 0.0, 0.0, 0.0)
+NOTHING = {"gini": FLAT, "direction_sensitivity": FLAT, "relevance_mass_corrected": FLAT, "accuracy": FLAT}
+AS_CLAIMED = {
+    "gini": (0, 0.2, 0.25, 0.3),
+    "direction_sensitivity": (0, -0.2, -0.25, -0.3),
+    "relevance_mass_corrected": FLAT,
+    "accuracy": (0, -0.05, -0.2, -0.4),
+}
+OPPOSITE = {
+    "gini": (0, -0.1, -0.2, -0.3),
+    "direction_sensitivity": (0, 0.1, 0.2, 0.3),
+    "relevance_mass_corrected": (0, 0.1, 0.2, 0.3),
+    "accuracy": (0, 0.0, 0.01, 0.02),
+}
+
+
+def config(**changes: Any) -> ReportConfig:
+    return section({"report": CONFIG | changes}, "report", ReportConfig)
+
+
+def study(
+    means: dict[str, Any], seeds: int, images: int = 40, spread: float = 0.01
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Attacks and scores whose true means over epsilon, less that at 0, are given; spread: between seeds and images."""
+    rng = np.random.default_rng(0)
+    scores, attacks = [], []
+    for e, epsilon in enumerate(EPSILONS):
+        for seed in range(seeds):
+            own = rng.normal(0, spread)
+            names = {"epsilon": epsilon, "seed": seed}
+            for metric in FACTS["metrics"]:
+                for method in FACTS["attributions"]:
+                    value = 0.5 + means[metric][e] + own + rng.normal(0, spread, images)
+                    table = {"image": range(images), "correct": True, "attribution": method, "metric": metric}
+                    scores.append(pd.DataFrame(names | table | {"score": value}))
+            right = np.arange(200) < round(200 * (0.9 + means["accuracy"][e]))
+            kind = {"split": "test", "attack": "clean", "norm": "linf", "budget": 0.0}
+            attacks.append(pd.DataFrame(names | kind | {"image": range(200), "correct": right}))
+    return pd.concat(attacks, ignore_index=True), pd.concat(scores, ignore_index=True)
+
+
+def plausible(mean: float, low: float, high: float, measure: str, seeds: int = 3) -> list[dict[str, Any]]:
+    row = {"attribution": "gradient", "set": "all", "measure": measure, "epsilon": 8.0, "n": 40, "n_seeds": seeds}
+    return [row | {"mean": mean, "low": low, "high": high}]
+
+
+def claims(means: dict[str, Any], seeds: int = 3, rows: Any = (), **options: Any) -> list[dict[str, Any]]:
+    return claims_table(samples(*study(means, seeds, **options), FACTS, config()), list(rows), config())
+
+
+def verdicts(table: list[dict[str, Any]], scope: str, attribution: str = "gradient") -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for row in table:
+        if row["scope"] == scope and row["attribution"] in ("", attribution):
+            found.setdefault(row["claim"], set()).add(row["verdict"])
+    return found
+
+
+@pytest.mark.parametrize("scope", ["training", "these networks"])
+def test_a_study_that_is_as_claimed(scope: str) -> None:
+    found = verdicts(claims(AS_CLAIMED), scope)
+    expected = {"more concise", "more stable", "not more relevant", "modest training helps", "costs accuracy"}
+    assert found == dict.fromkeys(expected, {"supported"})
+
+
+@pytest.mark.parametrize("scope", ["training", "these networks"])
+def test_a_study_that_is_the_opposite(scope: str) -> None:
+    found = verdicts(claims(OPPOSITE), scope)
+    assert found.pop("modest training helps") == {"contradicted"}  # a third of a loss is there, and it is no gain
+    expected = {"more concise", "more stable", "not more relevant", "costs accuracy"}
+    assert found == dict.fromkeys(expected, {"contradicted"})
+
+
+def test_where_nothing_happens_nothing_is_claimed_but_equivalence() -> None:
+    found = verdicts(claims(NOTHING), "training")
+    assert found["more concise"] == found["more stable"] == found["modest training helps"] == {"undecided"}
+    assert found["not more relevant"] == {"supported"}
+    assert found["costs accuracy"] == {"contradicted"}
+
+
+def test_a_difference_that_is_no_proof_of_equality_is_undecided() -> None:
+    """Networks that scatter widely: no clear gain, yet none excluded."""
+    found = verdicts(claims(NOTHING, spread=0.2), "training")
+    assert found["not more relevant"] == {"undecided"}
+
+
+def test_one_seed_says_nothing_of_training_and_something_of_these_networks() -> None:
+    table = claims(AS_CLAIMED, seeds=1)
+    training = [row for row in table if row["scope"] == "training"]
+    assert {row["verdict"] for row in training} == {"undecided"}
+    assert {row["why"] for row in training} == {"one seed: holds for these networks only"}
+    assert verdicts(table, "these networks")["more concise"] == {"supported"}
+
+
+def test_two_seeds_are_too_few_for_so_large_a_family() -> None:
+    """Three epsilons and two seeds: the smallest two-sided p is 2/36 = .056."""
+    attacks, scores = study(AS_CLAIMED, 2)
+    attacks, scores = (rows[rows["epsilon"] < 8] for rows in (attacks, scores))
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    [row] = select(rows, claim="more concise", scope="training", attribution="gradient")
+    assert row["verdict"] == "undecided"
+    assert row["smallest_p"] == pytest.approx(2 / 36, abs=1e-6)
+    assert row["why"] == "no scores of so few networks could be significant: their smallest p is 0.056"
+
+
+def test_p_is_corrected_over_the_methods_and_not_over_controls() -> None:
+    rows = select(claims(AS_CLAIMED), claim="more concise", scope="training")
+    assert [row["attribution"] for row in rows] == ["gradient", "smoothgrad"]
+    assert [row["headline"] for row in rows] == [True, False]
+    for row in rows:
+        assert row["p_single"] == pytest.approx(2 / math.factorial(4) ** 3, abs=1e-6)  # three seeds that all rise
+        assert row["p"] == pytest.approx(2 * row["p_single"], abs=2e-6)
+
+
+def test_estimates_are_those_of_the_rows_with_more_is_better() -> None:
+    attacks, scores = study(AS_CLAIMED, 3)
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    for claim, metric, sign in (("more concise", "gini", 1), ("more stable", "direction_sensitivity", -1)):
+        own = scores[(scores["metric"] == metric) & (scores["attribution"] == "gradient")]
+        means = own.groupby("epsilon")["score"].mean()
+        [row] = select(rows, claim=claim, scope="training", attribution="gradient")
+        assert row["estimate"] == pytest.approx(sign * (means[8.0] - means[0.0]), abs=1e-6)
+        assert row["interval"][0] < row["estimate"] < row["interval"][1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "measure", "verdict"),
+    [
+        (0.2, 0.4, RATES[1], "supported"),
+        (0.0, 0.05, RATES[1], "contradicted"),
+        (0.05, 0.2, RATES[1], "undecided"),
+        (0.4, 0.55, AUROC, "supported"),
+        (0.7, 0.9, AUROC, "contradicted"),
+        (0.5, 0.65, AUROC, "undecided"),
+    ],
+)
+def test_rates_are_judged_by_their_interval(low: float, high: float, measure: str, verdict: str) -> None:
+    name = "plausible maps mislead" if measure == RATES[1] else "plausibility is blind"
+    table = claims(AS_CLAIMED, rows=plausible((low + high) / 2, low, high, measure))
+    assert [row["verdict"] for row in select(table, claim=name)] == [verdict]
+    alone = claims(AS_CLAIMED, 1, plausible((low + high) / 2, low, high, measure, seeds=1))
+    assert [row["verdict"] for row in select(alone, claim=name)] == ["undecided", verdict]
+
+
+def test_undefined_relevance_is_said_to_be_undefined() -> None:
+    attacks, scores = study(AS_CLAIMED, 2)
+    scores.loc[scores["metric"] == "relevance_mass_corrected", "score"] = np.nan
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    for row in select(rows, claim="not more relevant"):
+        assert row["verdict"] == "undecided"
+        assert "no defined score" in row["why"]
+
+
+def test_one_epsilon_has_no_claims() -> None:
+    attacks, scores = study(AS_CLAIMED, 2)
+    attacks, scores = (rows[rows["epsilon"] == 0] for rows in (attacks, scores))
+    assert claims_table(samples(attacks, scores, FACTS, config()), [], config()) == []
+
+
+def test_every_claim_has_a_sentence() -> None:
+    assert all(claim.statement.endswith(".") for claim in CLAIMS.values())
+
+
+def test_the_recommendation_is_the_smallest_epsilon_that_gains_enough_for_little() -> None:
+    found = samples(*study(AS_CLAIMED, 3), FACTS, config())
+    rows = choice_table(found, config())
+    assert recommended(rows) == 1.0
+    [row] = select(rows, metric="direction_sensitivity", epsilon=1.0)
+    assert row["gain"] == pytest.approx(0.2, abs=0.03)
+    assert row["loss"] == pytest.approx(0.05)
+    assert row["qualifies_share"] > 0.9
+    assert {row["recommended"] for row in select(rows, metric="gini")} == {None}
+    dear = config(recommend={"metric": "direction_sensitivity", "gain": 0.1, "accuracy_loss": 0.01})
+    assert recommended(choice_table(found, dear)) is None
+    weak = config(recommend={"metric": "gini", "gain": 0.5, "accuracy_loss": 0.9})
+    assert recommended(choice_table(found, weak)) is None
+
+
+def test_the_front_and_its_knee_are_those_of_the_means() -> None:
+    rows = select(choice_table(samples(*study(AS_CLAIMED, 3), FACTS, config()), config()), metric="gini")
+    assert [row["front"] for row in rows] == [True] * 4
+    assert [row["knee"] for row in rows] == [False, True, False, False]
+    assert sum(row["knee_share"] for row in rows) == pytest.approx(1, abs=0.05)
