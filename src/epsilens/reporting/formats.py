@@ -8,6 +8,7 @@ from typing import Any
 
 Form = Callable[[float | None], str]
 
+ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 DIRECTIONS = {"higher": "↑ higher is better", "lower": "↓ lower is better", None: "no direction is better in itself"}
 
 
