@@ -33,11 +33,11 @@ def points(value: float | None) -> str:
 
 
 def spread(row: Mapping[str, Any], key: str, form: Form = number) -> str:
-    """A value with its interval: `0.801 (0.777 to 0.824)`; one without an interval alone."""
+    """A value with its interval: `0.801 (0.777 to 0.824)`, `12.3 % (11.0 to 13.5)`; one without an interval alone."""
     low, high = row.get("low"), row.get("high")
     if low is None or high is None or math.isnan(low):
         return form(row[key])
-    return f"{form(row[key])} ({form(low)} to {form(high)})"
+    return f"{form(row[key])} ({form(low).removesuffix(' %')} to {form(high).removesuffix(' %')})"
 
 
 def better(described: Mapping[str, Any]) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from epsilens.reporting.formats import DIRECTIONS, number, percent
+from epsilens.reporting.formats import ARROWS, DIRECTIONS, number, percent
 from epsilens.reporting.gate import is_masked
+from epsilens.reporting.sheet import own_ids
 from epsilens.reporting.style import PROPERTIES
 
 ROOM = Path(__file__).parent
@@ -61,15 +62,20 @@ SLOTS = ("claims", "recommendation", "plausible", "audit")
 
 def render(content: Mapping[str, Any]) -> bytes:
     """The page for `content` (see sections/ for its keys). `figures` maps names to SVG bytes."""
-    figures = {name: Markup(_inline(svg)) for name, svg in content["figures"].items()}
-    legend = [{**entry, "picture": Markup(_inline(entry["picture"]))} for entry in content["legend"]]
-    filled = {**dict.fromkeys(SLOTS, ()), **content, "figures": figures, "legend": legend}
+    figures = {name: inline(svg) for name, svg in content["figures"].items()}
+    legends = {place: _legend(content["legend"], place) for place in ("explanations", "metrics")}
+    filled = {**dict.fromkeys(SLOTS, ()), **content, "figures": figures, "legends": legends}
     filled |= {
         "other_metrics": [name for name in content["metrics"] if name not in content["config"].metrics],
         "trade_offs": [name for name in figures if name.startswith("trade-off-")],
         "training": "training" in figures,
     }
     return fill(TEMPLATE, {**filled, "sections": [section for section in SECTIONS if section.shown(filled)]})
+
+
+def _legend(entries: Sequence[Mapping[str, Any]], place: str) -> list[dict[str, Any]]:
+    """The legend for one section, its pictures with ids of their own."""
+    return [{**e, "picture": inline(own_ids(e["picture"].decode(), f"{place}-legend").encode())} for e in entries]
 
 
 def fill(template: str, content: Mapping[str, Any]) -> bytes:
@@ -79,6 +85,7 @@ def fill(template: str, content: Mapping[str, Any]) -> bytes:
     )
     environment.filters |= {"number": number, "percent": percent, "epsilon": "{:g}".format, "shown": _cell}
     environment.filters |= {"columns": _columns, "direction": lambda better: DIRECTIONS[better or None]}
+    environment.filters["arrow"] = lambda better: ARROWS[better or None]
     environment.tests["masked"] = is_masked  # a row of the tables that have a column `gate`
     style, script = ((ROOM / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     shared = {"style": Markup(style), "script": Markup(script), "script_hash": _hash(script)}
@@ -108,7 +115,7 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _inline(svg: bytes) -> str:
+def inline(svg: bytes) -> Markup:
     """An SVG document without what only a file of its own has (XML declaration, document type, fixed size, colours).
 
     Colours that the page knows become its custom properties, which change at night.
@@ -116,7 +123,9 @@ def _inline(svg: bytes) -> str:
     body = svg.decode().partition("<svg")[2]
     head, close, rest = body.partition(">")
     coloured = re.sub(r"\b(fill|stroke): (#[0-9a-f]{6})", _themed, rest)
-    return "<svg" + re.sub(r'\b(?:width|height)="[^"]*pt" ?', "", head) + close + re.sub(r"\n *", "\n", coloured)
+    return Markup(
+        "<svg" + re.sub(r'\b(?:width|height)="[^"]*pt" ?', "", head) + close + re.sub(r"\n *", "\n", coloured)
+    )
 
 
 def _themed(match: re.Match[str]) -> str:
