@@ -39,6 +39,8 @@ def main() -> None:
     shutil.copy(config.PARAMS, folder / "params.yaml")
     shutil.copy(artifacts.SUMMARY, folder / artifacts.SUMMARY.name)
     for path in artifacts.TABLES:
+        if path == artifacts.HEADLINE:
+            continue  # a part of quality.csv
         content = path.read_bytes() if path.suffix == ".csv" else artifacts.as_csv(artifacts.read_json(path))
         artifacts.write_bytes(folder / f"{path.stem}.csv", content)
     artifacts.write_json(folder / "provenance.json", provenance(study))

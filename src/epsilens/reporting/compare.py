@@ -184,9 +184,14 @@ def cautions(snapshots: Sequence[Snapshot]) -> list[str]:
             lines.append(f"The revisions differ in their {what}: differences mix that with all else.")
     if len({s.params["report"]["confidence"] for s in snapshots}) > 1:
         lines.append("The revisions state intervals of different confidence.")
-    lines += [
+    lines.append(
         "The set of images that every network gets right is each revision's own: a metric may differ because the images do."
-    ]
+    )
+    level = min(s.params["report"]["confidence"] for s in snapshots)
+    lines.append(
+        f"Each difference stands for itself: where nothing differs, about {100 * (1 - level):.2g} in 100 would still be told "
+        "apart by chance."
+    )
     for snapshot in snapshots:
         out = {(row["epsilon"], row["seed"]) for row in snapshot.networks if is_masked(row)}
         if out:
