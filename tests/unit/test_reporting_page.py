@@ -58,7 +58,8 @@ def test_every_section_has_its_template_and_no_template_is_left_over():
 
 
 def test_colours_of_figures_become_properties_of_the_page(filled):
-    svg = f'<svg width="2pt" height="1pt" viewBox="0 0 2 1"><g style="fill: {INK}; stroke: #123456"><use href="#a"/></g></svg>'
+    drawn = f'<g style="fill: {INK}; stroke: #123456"><use href="#a"/></g>'
+    svg = f'<svg width="2pt" height="1pt" viewBox="0 0 2 1">{drawn}</svg>'
     assert str(inline(b"<?xml?>" + svg.encode())) == (
         '<svg viewBox="0 0 2 1"><g style="fill: var(--ink); stroke: #123456"><use href="#a"/></g></svg>'
     )

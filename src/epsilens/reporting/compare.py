@@ -189,8 +189,8 @@ def cautions(snapshots: Sequence[Snapshot]) -> list[str]:
     )
     level = min(s.params["report"]["confidence"] for s in snapshots)
     lines.append(
-        f"Each difference stands for itself: where nothing differs, about {100 * (1 - level):.2g} in 100 would still be told "
-        "apart by chance."
+        f"Each difference stands for itself: where nothing differs, about {100 * (1 - level):.2g} in 100 would still be "
+        "told apart by chance."
     )
     for snapshot in snapshots:
         out = {(row["epsilon"], row["seed"]) for row in snapshot.networks if is_masked(row)}

@@ -47,8 +47,10 @@ def _swatch(style: Mapping[str, Any], figure: Figure) -> None:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.plot([0.04, 0.96], [0.5, 0.5], **dict(style) | {"marker": ""})
-    axes.plot([0.5], [0.5], **dict(style) | {"linestyle": ""})
+    line_alone: dict[str, Any] = {**style, "marker": ""}
+    mark_alone: dict[str, Any] = {**style, "linestyle": ""}
+    axes.plot([0.04, 0.96], [0.5, 0.5], **line_alone)
+    axes.plot([0.5], [0.5], **mark_alone)
 
 
 def _metric(rows: Sequence[Row], described: Facts, drawn: Facts, norm: str, figure: Figure) -> list[Tip]:
