@@ -13,7 +13,7 @@ BOX_PLATFORMS ?= manylinux2014_x86_64 manylinux_2_28_x86_64
 BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-inspection typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro validate study show record test check bench ui wheels clean
+.PHONY: help setup repro validate study show report compare record test check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,12 @@ study: setup  ## make a study active: make study NAME=cifar10 (it becomes params
 
 show: setup  ## the experiments, as many columns as fit a terminal
 	@dvc exp show --only-changed --no-pager --drop '.*/|State|Executor'
+
+report: setup  ## figures as PDF and tables for LaTeX in reports/paper, from the rows of the present results
+	@python -m stages.paper
+
+compare: setup  ## revisions or experiments side by side in reports/compare.html: make compare REVS="main exp-abc"
+	@python -m stages.compare $(REVS)
 
 record: setup  ## keep the present results of a study in metrics/<study>/, to be committed
 	@dvc status -q || { echo "error: the results are not those of params.yaml; make repro first"; exit 3; }

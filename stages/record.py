@@ -1,7 +1,5 @@
 """Keep the present results of a study in metrics/<study>/, small enough for Git: tables, figures, parameters, provenance."""
 
-import csv
-import io
 import platform
 import shutil
 from importlib.metadata import version
@@ -15,15 +13,6 @@ from epsilens.reporting.config import StudyConfig
 from stages.common import params, run
 
 PACKAGES = ("torch", "torchvision", "robustness", "captum", "numpy")
-
-
-def as_csv(rows: list[dict[str, Any]]) -> bytes:
-    """A list of flat rows as CSV; null is an empty field."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def provenance(study: str) -> dict[str, Any]:
@@ -50,7 +39,10 @@ def main() -> None:
     shutil.copy(config.PARAMS, folder / "params.yaml")
     shutil.copy(artifacts.SUMMARY, folder / artifacts.SUMMARY.name)
     for path in artifacts.TABLES:
-        artifacts.write_bytes(folder / f"{path.stem}.csv", as_csv(artifacts.read_json(path)))
+        if path == artifacts.HEADLINE:
+            continue  # a part of quality.csv
+        content = path.read_bytes() if path.suffix == ".csv" else artifacts.as_csv(artifacts.read_json(path))
+        artifacts.write_bytes(folder / f"{path.stem}.csv", content)
     artifacts.write_json(folder / "provenance.json", provenance(study))
     print(f"recorded in {folder}; commit it")
 

@@ -1,7 +1,10 @@
 """Rows of all networks -> statistics, tables, figures, the HTML page."""
 
+import hashlib
+import json
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from epsilens import artifacts, config
+from epsilens import __version__, artifacts, config
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.reporting.config import ReportConfig, StudyConfig, SweepConfig
 from epsilens.reporting.report import Inputs, build, tabulate
@@ -55,27 +58,31 @@ def installed(package: str) -> str:
         return "not installed"
 
 
-def provenance() -> dict[str, str]:
-    """What the numbers hold for: versions and checksums, and nothing that changes from run to run."""
-    found = {"data manifest (SHA-256)": artifacts.sha256(artifacts.MANIFEST), "python": platform.python_version()}
-    return found | {name: installed(name) for name in PACKAGES}
+def provenance(shown: Mapping[str, Any]) -> dict[str, str]:
+    """What the numbers hold for: versions and checksums, and nothing that changes from run to run.
+
+    No revision of Git: many have the same results. MLflow has the one at which a result was tracked.
+    """
+    canonical = json.dumps(shown, sort_keys=True, default=str).encode()
+    return {
+        "parameters below (SHA-256)": hashlib.sha256(canonical).hexdigest(),
+        "data manifest (SHA-256)": artifacts.sha256(artifacts.MANIFEST),
+        "epsilens": __version__,
+        "python": platform.python_version(),
+        **{name: installed(name) for name in PACKAGES},
+    }
 
 
-def main() -> None:
-    raw = params()
+def inputs(raw: Mapping[str, Any]) -> Inputs:
+    """All that the results of the grid say, from rows and small JSON files: no model is read."""
     study, sweep = config.section(raw, "study", StudyConfig), config.section(raw, "sweep", SweepConfig)
-    settings = config.section(raw, "report", ReportConfig)
-    for root in (artifacts.MODELS, artifacts.ATTACKS, artifacts.ATTRIBUTIONS, artifacts.GALLERY, artifacts.SCORES):
-        artifacts.remove_orphans(root, sweep.grid())
-    attacks = combined(artifacts.ATTACKS, study.name, sweep)
-    scores = combined(artifacts.SCORES, study.name, sweep)
     first = sweep.grid()[0]
-    inputs = Inputs(
+    return Inputs(
         study=study,
         norm=config.section(raw, "threat", ThreatConfig).norm,
         budget=config.section(raw, "attack", AttackConfig).epsilon,
-        attacks=attacks,
-        scores=scores,
+        attacks=combined(artifacts.ATTACKS, study.name, sweep),
+        scores=combined(artifacts.SCORES, study.name, sweep),
         gates=gates(sweep),
         histories={
             (float(epsilon), seed): artifacts.read_json(
@@ -86,20 +93,29 @@ def main() -> None:
         facts=artifacts.read_json(artifacts.cell(artifacts.SCORES, *first) / artifacts.FACTS),
         manifest=artifacts.read_json(artifacts.MANIFEST),
         galleries={epsilon: gallery(str(epsilon), sweep.seeds[0]) for epsilon in sweep.epsilons},
-        provenance=provenance(),
+        provenance=provenance({name: raw[name] for name in SHOWN}),
         params={name: raw[name] for name in SHOWN},
         audited=where_there(artifacts.AUDITED, sweep),
         traits=where_there(artifacts.TRAITS, sweep),
     )
-    tables = tabulate(inputs, settings)
+
+
+def main() -> None:
+    raw = params()
+    sweep, settings = config.section(raw, "sweep", SweepConfig), config.section(raw, "report", ReportConfig)
+    for root in (artifacts.MODELS, artifacts.ATTACKS, artifacts.ATTRIBUTIONS, artifacts.GALLERY, artifacts.SCORES):
+        artifacts.remove_orphans(root, sweep.grid())
+    found = inputs(raw)
+    tables = tabulate(found, settings)
     shutil.rmtree(artifacts.REPORTS, ignore_errors=True)
-    for name, content in build(inputs, tables, settings).items():
+    for name, content in build(found, tables, settings).items():
         artifacts.write_bytes(artifacts.REPORTS / name, content)
-    kept = {"attacks": attacks, "scores": scores, "audit": inputs.audited, "traits": inputs.traits}
+    kept = {"attacks": found.attacks, "scores": found.scores, "audit": found.audited, "traits": found.traits}
     for name, frame in ((name, frame) for name, frame in kept.items() if len(frame)):
         artifacts.write_rows(artifacts.REPORTS / "rows" / f"{name}.parquet", frame.to_dict("list"))
-    for path in (artifacts.SUMMARY, *artifacts.TABLES):
-        artifacts.write_json(path, getattr(tables, path.stem))
+    artifacts.write_json(artifacts.SUMMARY, tables.summary)
+    for path in artifacts.TABLES:
+        artifacts.write_table(path, getattr(tables, path.stem))
     print(f"report: {artifacts.REPORTS / 'index.html'}")
 
 

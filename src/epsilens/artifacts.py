@@ -6,11 +6,13 @@ All writers are atomic and deterministic: the same content gives the same bytes.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +31,22 @@ ATTRIBUTIONS = Path("results/attributions")
 GALLERY = Path("results/gallery")
 SCORES = Path("results/scores")
 REPORTS = Path("reports")
+PAPER = REPORTS / "paper"  # no output of DVC: `make report` makes it in seconds
+COMPARISON = REPORTS / "compare.html"
 METRICS = Path("metrics")
 SUMMARY = METRICS / "summary.json"
 ACCURACY = METRICS / "accuracy.json"
-QUALITY = METRICS / "quality.json"
+QUALITY = METRICS / "quality.csv"  # thousands of rows: as JSON three times as long
+HEADLINE = METRICS / "headline.json"  # of these the few that `dvc plots` draws
 CURVES = METRICS / "curves.json"
 NETWORKS = METRICS / "networks.json"
 GATES = METRICS / "gate.json"
 PLAUSIBLE = METRICS / "plausible.json"
 AUDIT = METRICS / "audit.json"
-TABLES = (ACCURACY, NETWORKS, GATES, QUALITY, CURVES, PLAUSIBLE, AUDIT)  # lists of flat rows
+CLAIMS = METRICS / "claims.json"
+CHOICE = METRICS / "choice.json"
+# Flat rows, as JSON or CSV by their names.
+TABLES = (ACCURACY, NETWORKS, GATES, QUALITY, HEADLINE, CURVES, PLAUSIBLE, AUDIT, CLAIMS, CHOICE)
 
 # Names of files inside the folder of a cell.
 ROWS = "rows.parquet"
@@ -77,6 +85,23 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """JSON with sorted keys; NaN is written as null."""
     write_bytes(path, (json.dumps(_plain(content), indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Flat rows as CSV, the columns in the order in which they occur; what is null or NaN is an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_plain(row) for row in rows)
+    return text.getvalue().encode()
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Flat rows as CSV or as JSON, by the name of the file."""
+    if path.suffix == ".csv":
+        write_bytes(path, as_csv(rows))
+    else:
+        write_json(path, rows)
 
 
 def read_json(path: Path) -> Any:

@@ -1,29 +1,38 @@
 import math
+import re
 
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from epsilens.reporting import figures
-from epsilens.reporting.style import COLOURS, render
+from epsilens.reporting import figures, panels
+from epsilens.reporting.sheet import Sheet, Tip
+from epsilens.reporting.style import COLOURS
 
 FACTS = {
-    "metrics": {"m": {"label": "M", "better": "higher", "chance": 0.25}},
+    "metrics": {"m": {"label": "M", "better": "higher", "chance": 0.25, "low": -1, "high": 1}},
     "attributions": {"a": {"label": "A", "kind": "method"}, "r": {"label": "R", "kind": "control"}},
 }
 
 
+class Drawn(dict):
+    def __init__(self):
+        super().__init__()
+        self.tips = {}
+
+
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch):
-    """The figures drawn in a test, by name, instead of their SVG."""
-    sheets = {}
+    """The figures drawn in a test, by name; `tips` holds the tips of each."""
+    sheets = Drawn()
 
     def keep(name, size, draw):
         sheets[name] = Figure(figsize=size)
-        draw(sheets[name])
+        sheets.tips[name] = list(draw(sheets[name]) or ())
         return b""
 
-    monkeypatch.setattr(figures, "render", keep)
+    for module in (figures, panels):
+        monkeypatch.setattr(module, "Sheet", keep)
     return sheets
 
 
@@ -107,7 +116,9 @@ def test_security_curves_are_lines_of_a_training_budget_along_the_attack_budget(
     assert (places[1] - places[0]) == pytest.approx(places[2] - places[1], rel=0.01)
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "8", "128"]
     assert axes.get_xlabel() == "attack ε of PGD (1/255, L∞), logarithmic above 1"
-    assert axes.get_title(loc="left") == "training ε in L2"
+    assert axes.texts[0].get_text() == "↑ higher is better     training ε in L2"
+    assert len(drawn.tips["security-linf"]) == 8
+    assert drawn.tips["security-linf"][3].text == "training ε = 0, attack ε = 128: 0.0 % (−10.0 to 5.0)"
 
 
 def test_a_security_curve_of_even_budgets_is_to_scale_and_one_of_one_budget_is_none(drawn):
@@ -123,7 +134,9 @@ def test_matrix_rows_are_training_budgets_and_columns_attack_budgets(drawn):
     figures.matrix([*rows, accuracy(0.0, "test", "pgd", 2.0, 0.33)], attack="pgd", norm="l2", trained="linf")
     (axes,) = drawn["matrix-pgd-l2"].axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("attack ε of PGD (L2)", "training ε (1/255, L∞)")
-    cells = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
+    *numbers, remark = axes.texts
+    assert remark.get_text() == "test accuracy in %     ↑ higher is better"
+    cells = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in numbers}
     assert cells == {(0.5, 0.5): "90.0", (0.5, 1.5): "–", (0.5, 2.5): "20.0",
                      (1.5, 0.5): "80.0", (1.5, 1.5): "75.0", (1.5, 2.5): "70.0"}  # fmt: skip
     assert [text.get_text() for text in axes.get_xticklabels()] == ["clean", "2", "4"]
@@ -135,7 +148,7 @@ def test_matrix_rows_are_training_budgets_and_columns_attack_budgets(drawn):
 
 
 def test_metric_shows_methods_with_intervals_controls_without_and_chance(drawn):
-    figures.metric(QUALITY, "m", FACTS, norm="linf")
+    panels.metric(QUALITY, "m", FACTS, norm="linf")
     (axes,) = drawn["metric-m"].axes
     shown = lines(axes)
     assert shown["A"].get_ydata().tolist() == [0.3, 0.6]
@@ -149,19 +162,39 @@ def test_metric_shows_methods_with_intervals_controls_without_and_chance(drawn):
         pytest.approx([0.1, 0.4]),
         pytest.approx([0.4, 0.7]),
     ]
-    assert "↑ higher is better" in [text.get_text() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["↑ higher is better     range −1 to 1"]
+    assert axes.get_ylabel() == "mean score"
+    assert {line.get_gid() for line in (shown["A"], shown["R"])} == {"series-0.line", "series-1.line"}
+    assert [tip.text for tip in drawn.tips["metric-m"]][1::2] == [
+        "A, training ε = 8: 0.600 (0.400 to 0.700)", "R, training ε = 8: 0.100 (−0.100 to 0.200)",
+    ]  # fmt: skip
+
+
+def test_a_line_has_its_style_and_key_whatever_metric_lacks_it(drawn):
+    other = [row | {"metric": "o"} for row in QUALITY if row["attribution"] == "r"]
+    facts = {**FACTS, "metrics": FACTS["metrics"] | {"o": {"label": "O", "better": None}}}
+    panels.metric([*QUALITY, *other], "o", facts, norm="linf")
+    (axes,) = drawn["metric-o"].axes
+    assert lines(axes)["R"].get_gid() == "series-1.line"
+    assert axes.texts[0].get_text() == "no direction is better in itself"
 
 
 def test_trade_off_has_a_cross_at_each_epsilon(drawn):
-    figures.trade_off(ACCURACY, QUALITY, "m", "a", FACTS, norm="linf")
+    panels.trade_off(ACCURACY, QUALITY, "m", "a", FACTS, norm="linf")
     (axes,) = drawn["trade-off-m"].axes
     assert axes.lines[0].get_xydata().tolist() == [[0.9, 0.3], [0.8, 0.6]]
     across, up = axes.collections[:2]
     assert across.get_segments()[0].ravel().tolist() == pytest.approx([0.8, 0.3, 0.95, 0.3])
     assert up.get_segments()[0].ravel().tolist() == pytest.approx([0.9, 0.1, 0.9, 0.4])
     assert [text.get_text() for text in axes.texts][:2] == ["ε = 0", "ε = 8"]
+    assert axes.get_xlabel() == "clean accuracy (%; → higher is better)"
+    assert axes.get_xlim()[1] <= 1.03
+    assert [tip[1:3] for tip in drawn.tips["trade-off-m"]] == [(0.9, 0.3), (0.8, 0.6)]
+    assert drawn.tips["trade-off-m"][1].text == (
+        "training ε = 8: 0.600 (0.400 to 0.700), clean accuracy 80.0 % (70.0 to 85.0)"
+    )
     undefined = [row | {"mean": math.nan} for row in QUALITY]
-    assert figures.trade_off(ACCURACY, undefined, "m", "a", FACTS, norm="linf") is None
+    assert panels.trade_off(ACCURACY, undefined, "m", "a", FACTS, norm="linf") is None
 
 
 def test_training_marks_the_kept_epoch_and_skips_what_was_not_recorded(drawn):
@@ -175,10 +208,49 @@ def test_training_marks_the_kept_epoch_and_skips_what_was_not_recorded(drawn):
     assert [line.get_ydata().tolist() for line in top.lines] == [[0.5, 0.6, 0.7]]
     assert [line.get_ydata().tolist() for line in bottom.lines] == [[3.0, 2.0, 1.0]]
     assert top.collections[0].get_offsets().tolist() == [[1.0, 0.6]]
+    assert [axes.texts[0].get_text() for axes in (top, bottom)] == ["↑ higher is better", "↓ lower is better"]
     assert figures.training([]) is None
 
 
-def test_svg_does_not_tell_when_it_was_drawn():
-    svg = render("name", (2, 1), lambda figure: figure.add_subplot().set_title("A"))
+SHEET = Sheet("name", (2, 1), lambda figure: figure.add_subplot().set_title("A") and None)
+
+
+def test_files_do_not_tell_when_they_were_drawn():
+    svg, pdf = SHEET.svg(), SHEET.pdf()
     assert b"<dc:date>" not in svg
-    assert svg == render("name", (2, 1), lambda figure: figure.add_subplot().set_title("A"))
+    assert b"CreationDate" not in pdf
+    assert (svg, pdf) == (SHEET.svg(), SHEET.pdf())
+
+
+def test_a_pdf_embeds_its_fonts_as_type_42():
+    pdf = SHEET.pdf()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+
+
+def sheet_with_tips(figure):
+    axes = figure.add_axes((0.25, 0.25, 0.5, 0.5))
+    axes.set(xlim=(0, 10), ylim=(0, 1))
+    axes.plot([0, 10], [0, 1], label="a line")
+    figure.legend(loc="outside lower center")
+    return [Tip(axes, 10.0, 1.0, "A < B & C"), Tip(axes, 0.0, 1.0, "D")]
+
+
+@pytest.mark.filterwarnings("ignore:There are no gridspecs")
+def test_a_tip_lies_where_its_mark_is():
+    svg = Sheet("tips", (4, 2), sheet_with_tips).svg().decode()
+    marks = re.findall(r'<circle class="tip" cx="([\d.]+)" cy="([\d.]+)"[^>]*><title>([^<]*)</title>', svg)
+    assert marks == [("216.0", "36.0", "A &lt; B &amp; C"), ("72.0", "36.0", "D")]  # 288 x 144 points, y downwards
+    assert svg.rstrip().endswith("</g>\n</svg>")
+
+
+@pytest.mark.filterwarnings("ignore:There are no gridspecs")
+def test_a_panel_has_no_legend_and_not_its_room():
+    sheet = Sheet("tips", (4, 2), sheet_with_tips)
+    whole, panel = sheet.svg().decode(), sheet.panel().decode()
+    assert 'id="tips-legend_1"' in whole
+    assert "legend" not in panel
+    heights = [float(re.search(r'viewBox="0 0 288 ([\d.]+)"', svg)[1]) for svg in (whole, panel)]
+    assert heights[0] == 144
+    assert 115 < heights[1] < 135

@@ -201,7 +201,7 @@ def test_the_page_loads_nothing_and_its_ids_are_unique():
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.loaded)
     assert len(page.ids) == len(set(page.ids))
     assert {address[1:] for address in page.loaded if address.startswith("#")} <= set(page.ids)
-    assert page.tags.count("svg") == 11
+    assert page.tags.count("svg") == 11 + 2 * 3  # and a swatch an attribution in each of two legends
 
 
 def test_whatever_comes_from_data_is_escaped():
@@ -289,8 +289,8 @@ def test_pictures_reach_the_page_unchanged():
     inputs = study()
     html = built(inputs)["index.html"].decode()
     assert html.count("data:image/png;base64,") == 2 * (1 + 3 * 4)
-    assert "✗ ring" in html
-    assert "✓ disk" in html
+    assert "✗&nbsp;ring" in html
+    assert "✓&nbsp;" in html
 
 
 def test_a_headline_that_was_not_scored_is_an_error_that_lists_the_scored():
@@ -314,7 +314,15 @@ def test_a_score_without_facts_is_an_error():
 
 def test_tables_are_json_with_nothing_but_flat_rows():
     tables = tabulate(study(masks=False), CONFIG)
-    for rows in (tables.accuracy, tables.networks, tables.gate, tables.broken, tables.quality, tables.curves):
+    for rows in (
+        tables.accuracy,
+        tables.networks,
+        tables.gate,
+        tables.broken,
+        tables.quality,
+        tables.headline,
+        tables.curves,
+    ):
         assert rows
         json.dumps(rows)
         assert all(isinstance(value, str | int | float | bool | None) for row in rows for value in row.values())

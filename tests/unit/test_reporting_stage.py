@@ -1,5 +1,6 @@
 """The stage `report` on made-up results: what it reads of the gate, and what it writes of a network that did not pass."""
 
+import csv
 import sys
 from pathlib import Path
 
@@ -84,6 +85,30 @@ def test_the_tables_of_a_study_are_recorded(results, monkeypatch):
         "accuracy.csv", "networks.csv", "gate.csv", "quality.csv", "curves.csv", "plausible.csv", "audit.csv", "figures",
         "params.yaml", "provenance.json", "summary.json",
     }  # fmt: skip
+    assert (folder / "quality.csv").read_bytes() == artifacts.QUALITY.read_bytes()
     head, first = (folder / "gate.csv").read_text(encoding="utf-8").splitlines()[:2]
     assert head == "check,epsilon,failed,label,limit,seed,sound,source,value"
     assert first == "gap,0.0,False,PGD-20 minus AutoAttack accuracy,0.08,0,True,Somebody 2020,0.01"
+
+
+def test_quality_is_csv_with_empty_fields_for_what_is_undefined(results):
+    report.main()
+    with artifacts.QUALITY.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:5] == ["set", "epsilon", "attribution", "metric", "mean"]
+    assert len(rows) == 3 * len(EPSILONS) * len(set(results.scores["attribution"])) * len(set(results.scores["metric"]))
+    assert {row["set"] for row in rows} == {"common", "all", "own"}
+    assert not any("nan" in (row["mean"], row["low"]) for row in rows)
+
+
+def test_what_dvc_plots_is_written_small_and_has_its_columns(results):
+    report.main()
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    assert {name for plot in plots for name in plot} == {"accuracy", "explanations", "training"}
+    for plot in plots:
+        for declared in plot.values():
+            assert (ROOT / ".dvc" / "plots" / f"{declared['template']}.json").is_file()
+            for path, column in declared["y"].items():
+                rows = artifacts.read_json(Path(path))
+                assert all({declared["x"], column} <= set(row) for row in rows)
+    assert {row["attribution"] for row in artifacts.read_json(artifacts.HEADLINE)} == {"gradient"}

@@ -11,6 +11,7 @@ from epsilens.reporting.statistics import wilson
 from epsilens.reporting.tables import (
     accuracy_table,
     curves_table,
+    headline_table,
     network_accuracies,
     quality_table,
     select,
@@ -130,6 +131,19 @@ def test_quality_on_the_three_sets():
     assert found["own", 8.0]["mean"] == pytest.approx((6.2 + 0.8) / 2)
     assert (found["own", 8.0]["n"], found["own", 8.0]["nan"]) == (3, 1)
     assert (found["all", 8.0]["n"], found["all", 8.0]["nan"]) == (3, 1)
+
+
+def test_the_headline_table_is_the_headline_attribution_on_the_common_images():
+    quality = quality_table(SCORES, CONFIG)
+    facts = {"metrics": {"gini": {"better": "higher"}, "mass": {"better": None}}}
+    rows = headline_table(quality, facts, CONFIG.model_copy(update={"metrics": ("mass",)}))
+    assert [(row["metric"], row["epsilon"], row["better"]) for row in rows] == [
+        ("mass", 0.0, None), ("mass", 8.0, None), ("gini", 0.0, "higher"), ("gini", 8.0, "higher"),
+    ]  # fmt: skip
+    wanted = select(quality, set="common", attribution="gradient", metric="gini")
+    assert [(row["mean"], row["low"], row["high"], row["n"]) for row in rows[2:]] == [
+        (row["mean"], row["low"], row["high"], row["n"]) for row in wanted
+    ]
 
 
 def test_a_metric_without_any_score_is_nan_and_counted():

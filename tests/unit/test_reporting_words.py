@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from epsilens.reporting.config import PlausibleConfig, ReportConfig
-from epsilens.reporting.figures import better
+from epsilens.reporting.formats import better, number, percent, points, spread
 from epsilens.reporting.gallery import arrange
-from epsilens.reporting.style import method_styles, own_ids, plain, positions, unit
-from epsilens.reporting.words import cautions, headlines, number, percent, points
+from epsilens.reporting.sheet import own_ids
+from epsilens.reporting.style import method_styles, plain, positions, unit
+from epsilens.reporting.words import cautions, headlines
 
 PLAUSIBLE = PlausibleConfig(conciseness="m", stability="m", relevance="m", control="c")
 CONFIG = ReportConfig(attribution="a", metrics=("m",), bootstrap=100, seed=0, confidence=0.95, plausible=PLAUSIBLE)
@@ -52,6 +53,14 @@ def test_shares():
     assert percent(0.1234) == "12.3 %"
     assert points(-0.05) == "−5.0"
     assert percent(math.nan) == "–"
+
+
+def test_a_value_carries_its_interval():
+    row = {"mean": -0.5, "low": -0.75, "high": 0.25}
+    assert spread(row, "mean") == "−0.500 (−0.750 to 0.250)"
+    assert spread(row, "mean", percent) == "−50.0 % (−75.0 to 25.0)"
+    assert spread({"mean": 0.5, "low": math.nan, "high": math.nan}, "mean") == "0.500"
+    assert spread({"mean": 0.5, "low": None, "high": None}, "mean") == "0.500"
 
 
 def test_a_rise_and_a_fall_carry_their_interval_and_sign():

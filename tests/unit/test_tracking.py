@@ -176,7 +176,7 @@ class TestKey:
         with pytest.raises(DataError, match="no entry for models/eps-9"):
             found.recorded(Path("models/eps-9/seed-0"))
 
-    @pytest.mark.parametrize("name", ["dvc.lock", "metrics/quality.json", "results/scores/eps-8/seed-0/rows.parquet"])
+    @pytest.mark.parametrize("name", ["dvc.lock", "metrics/quality.csv", "results/scores/eps-8/seed-0/rows.parquet"])
     def test_an_unfinished_pipeline_is_named(self, tmp_path: Path, name: str) -> None:
         make_state(tmp_path)
         (tmp_path / name).unlink()

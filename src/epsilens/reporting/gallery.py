@@ -17,11 +17,16 @@ def arrange(galleries: Mapping[Any, Gallery], facts: Mapping[str, Any]) -> list[
     ordered = sorted(((float(epsilon), gallery) for epsilon, gallery in galleries.items()), key=lambda item: item[0])
     ids = dict.fromkeys(image["id"] for _, (card, _) in ordered for image in card["images"])
     methods = list(dict.fromkeys(method for _, (card, _) in ordered for method in card["methods"]))
-    labels = {method: facts["attributions"].get(method, {}).get("label", method) for method in methods}
-    return [_image(identity, ordered, labels) for identity in ids]
+    known = {method: facts["attributions"].get(method, {}) for method in methods}
+    ranked = dict(sorted(known.items(), key=lambda item: _is_control(item[1])))  # controls below the methods
+    return [_image(identity, ordered, ranked) for identity in ids]
 
 
-def _image(identity: int, ordered: list[tuple[float, Gallery]], labels: Mapping[str, str]) -> dict[str, Any]:
+def _is_control(fact: Mapping[str, Any]) -> bool:
+    return fact.get("kind") == "control"
+
+
+def _image(identity: int, ordered: list[tuple[float, Gallery]], facts: Mapping[str, Any]) -> dict[str, Any]:
     found = [(epsilon, _find(card, identity), pictures) for epsilon, (card, pictures) in ordered]
     present = [(image, pictures) for _, image, pictures in found if image is not None]
     first, first_pictures = present[0]
@@ -32,10 +37,11 @@ def _image(identity: int, ordered: list[tuple[float, Gallery]], labels: Mapping[
         "columns": [_column(epsilon, image) for epsilon, image, _ in found],
         "rows": [
             {
-                "method": label,
+                "method": fact.get("label", name),
+                "control": _is_control(fact),
                 "cells": [image and _uri(pictures, f"{image['row']}-{name}") for _, image, pictures in found],
             }
-            for name, label in labels.items()
+            for name, fact in facts.items()
         ],
     }
 

@@ -11,22 +11,29 @@ from typing import Any
 import pandas as pd
 
 from epsilens.errors import ConfigError, DataError
-from epsilens.reporting import figures, page, trust, words
+from epsilens.reporting import digest, figures, page, panels, trust, words
 from epsilens.reporting.audit import audit_table
+from epsilens.reporting.choice import choice_table
+from epsilens.reporting.claims import claims_table
 from epsilens.reporting.config import ReportConfig, StudyConfig
 from epsilens.reporting.gallery import Gallery, arrange
 from epsilens.reporting.gate import Gates, Row, Selection, breakage_table, gate_table, selection
 from epsilens.reporting.plausible import misnamed, plausible_table
+from epsilens.reporting.samples import samples
+from epsilens.reporting.sheet import Sheet
 from epsilens.reporting.style import unit
 from epsilens.reporting.tables import (
     History,
     accuracy_table,
     curves_table,
+    headline_table,
     network_accuracies,
     quality_table,
     select,
     summary,
 )
+
+METRIC = "metric-"  # figures that share one legend on the page
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Inputs:
 class Tables:
     """Lists of flat rows and the few headline scalars; NaN stands for what is undefined.
 
-    accuracy, quality, plausible, audit and summary are of the networks that passed the gate; the others are of all.
+    networks, gate, broken and curves are of all networks; the others of those that passed the gate.
     """
 
     accuracy: list[Row]
@@ -64,36 +71,46 @@ class Tables:
     gate: list[Row]
     broken: list[Row]
     quality: list[Row]
+    headline: list[Row]
     curves: list[Row]
     plausible: list[Row]
     audit: list[Row]
+    claims: list[Row]
+    choice: list[Row]
     summary: dict[str, Any]
 
 
 def tabulate(inputs: Inputs, config: ReportConfig) -> Tables:
     """All tables. Raises ConfigError for a headline that was not scored, DataError for rows without facts or gate."""
     check(inputs, config)
-    chosen, headline = selection(inputs.scores, inputs.gates), {"norm": inputs.norm, "budget": inputs.budget}
-    accuracy = accuracy_table(chosen.of(inputs.attacks), config)
-    quality = quality_table(chosen.of(inputs.scores), config)
+    chosen, reached = selection(inputs.scores, inputs.gates), {"norm": inputs.norm, "budget": inputs.budget}
+    attacks, scores = chosen.of(inputs.attacks), chosen.of(inputs.scores)
+    accuracy, quality = accuracy_table(attacks, config), quality_table(scores, config)
+    plausible = plausible_table(scores, inputs.facts, config)
+    found = samples(attacks, scores, inputs.facts, config)
     return Tables(
         accuracy=accuracy,
         networks=network_accuracies(inputs.attacks, config, chosen),
         gate=gate_table(chosen),
-        broken=breakage_table(inputs.attacks, chosen, **headline),
+        broken=breakage_table(inputs.attacks, chosen, **reached),
         quality=quality,
+        headline=headline_table(quality, inputs.facts, config),
         curves=curves_table(inputs.histories),
-        plausible=plausible_table(chosen.of(inputs.scores), inputs.facts, config),
-        audit=audit_table(chosen.of(inputs.scores), chosen.of(inputs.audited), chosen.of(inputs.traits), config),
-        summary=summary(accuracy, quality, config, **headline),
+        plausible=plausible,
+        audit=audit_table(scores, chosen.of(inputs.audited), chosen.of(inputs.traits), config),
+        claims=claims_table(found, plausible, config),
+        choice=choice_table(found, config),
+        summary=summary(accuracy, quality, config, **reached),
     )
 
 
 def build(inputs: Inputs, tables: Tables, config: ReportConfig) -> dict[str, bytes]:
     """The files of the report by their path in its folder: index.html and figures/*.svg."""
     drawn = draw(inputs, tables, config)
-    files = {f"figures/{_file_name(name)}.svg": svg for name, svg in sorted(drawn.items())}
-    return files | {"index.html": page.render(content(inputs, tables, config, drawn))}
+    files = {f"figures/{file_name(name)}.svg": sheet.svg() for name, sheet in sorted(drawn.items())}
+    shown = {name: sheet.panel() if name.startswith(METRIC) else files[f"figures/{file_name(name)}.svg"]
+             for name, sheet in drawn.items()}  # fmt: skip
+    return files | {"index.html": page.render(content(inputs, tables, config, shown))}
 
 
 def check(inputs: Inputs, config: ReportConfig) -> None:
@@ -117,26 +134,26 @@ def check(inputs: Inputs, config: ReportConfig) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def draw(inputs: Inputs, tables: Tables, config: ReportConfig) -> dict[str, bytes]:
+def draw(inputs: Inputs, tables: Tables, config: ReportConfig) -> dict[str, Sheet]:
     """Every figure that the rows allow, by name."""
     norm, facts = inputs.norm, inputs.facts
     common = select(tables.quality, set="common")
     attacks = dict.fromkeys((row["attack"], row["norm"]) for row in tables.accuracy if row["attack"] != "clean")
-    drawn: dict[str, bytes | None] = {
+    drawn: dict[str, Sheet | None] = {
         "accuracy": figures.accuracy(tables.accuracy, tables.networks, budget=inputs.budget, norm=norm),
         "training": figures.training(tables.curves),
     }
-    for attack, its in attacks:
-        drawn[f"matrix-{attack}-{its}"] = figures.matrix(tables.accuracy, attack=attack, norm=its, trained=norm)
-    for its in dict.fromkeys(its for _, its in attacks):
+    for its in sorted({its for _, its in attacks}, key=lambda its: (its != norm, its)):  # the trained one first
         drawn[f"security-{its}"] = figures.security(tables.accuracy, norm=its, trained=norm)
+        for attack in (attack for attack, under in attacks if under == its):
+            drawn[f"matrix-{attack}-{its}"] = figures.matrix(tables.accuracy, attack=attack, norm=its, trained=norm)
     for name in dict.fromkeys(row["metric"] for row in common):
-        drawn[f"metric-{name}"] = figures.metric(common, name, facts, norm=norm)
+        drawn[f"metric-{name}"] = panels.metric(common, name, facts, norm=norm)
     for name in config.metrics:
-        drawn[f"trade-off-{name}"] = figures.trade_off(
+        drawn[f"trade-off-{name}"] = panels.trade_off(
             tables.accuracy, common, name, config.attribution, facts, norm=norm
         )
-    return {name: svg for name, svg in drawn.items() if svg is not None}
+    return {name: sheet for name, sheet in drawn.items() if sheet is not None}
 
 
 def content(inputs: Inputs, tables: Tables, config: ReportConfig, drawn: Mapping[str, bytes]) -> dict[str, Any]:
@@ -162,6 +179,7 @@ def content(inputs: Inputs, tables: Tables, config: ReportConfig, drawn: Mapping
             *words.cautions(quality, inputs.facts, config),
         ],
         "figures": drawn,
+        "legend": _legend(tables, inputs.facts),
         "gallery": arrange(inputs.galleries, inputs.facts),
         "metrics": metrics,
         "attributions": {name: inputs.facts["attributions"][name] for name in methods},
@@ -169,9 +187,22 @@ def content(inputs: Inputs, tables: Tables, config: ReportConfig, drawn: Mapping
         "networks": tables.networks,
         "broken": tables.broken,
         "quality": quality,
+        "claims": digest.claims(tables.claims, inputs.facts),
+        "recommendation": digest.recommendation(tables.choice, inputs.facts),
+        "plausible": digest.plausible(tables.plausible, config.attribution),
+        "audit": digest.audit(tables.audit, inputs.facts),
         "provenance": inputs.provenance,
         "params": json.dumps(inputs.params, indent=2, ensure_ascii=False, default=str),
     }
+
+
+def _legend(tables: Tables, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One entry an attribution, in the order of the lines: its label, the picture of its line, whether it is a control."""
+    drawn = panels.styles(select(tables.quality, set="common"), facts)
+    return [
+        {"label": entry["label"], "control": entry["control"], "picture": panels.swatch(name, entry["style"]).svg()}
+        for name, entry in drawn.items()
+    ]
 
 
 def _networks(chosen: Selection) -> dict[str, Any]:
@@ -185,5 +216,5 @@ def _networks(chosen: Selection) -> dict[str, Any]:
     }
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_@.-]", "-", name)

@@ -1,23 +1,33 @@
-"""How every figure looks: colours, line styles, the epsilon axis, and SVG bytes that depend on the content alone."""
+"""How every figure looks: colours, line styles, the axes of budgets."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is left out: it is too pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is left out: it is too pale on white. Their
+# black is a little lighter: SVG leaves black unsaid, and a page could not change it at night.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#111111")
 GREYS = ("#6b6b6b", "#8f8f8f", "#adadad")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ((0, (3, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
-INK, FAINT = "#1d2733", "#d9dee4"
+INK, SOFT, EDGE, FAINT, PAPER = "#1d2733", "#55606c", "#8a94a0", "#d9dee4", "#ffffff"
+PATH = "#b9c1ca"  # a line that only leads the eye
+
+# Custom properties of page.css that take the place of the colours on a page, so that figures follow its dark mode.
+PROPERTIES: dict[str, str] = {
+    **{colour.lower(): f"--c{i}" for i, colour in enumerate(COLOURS)},
+    **{colour: f"--g{i}" for i, colour in enumerate(GREYS)},
+    INK: "--ink",
+    SOFT: "--soft",
+    EDGE: "--edge",
+    FAINT: "--faint",
+    PAPER: "--card",
+    PATH: "--path",
+}
 
 LOOK: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib
@@ -27,7 +37,7 @@ LOOK: dict[str, Any] = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#8a94a0",
+    "axes.edgecolor": EDGE,
     "axes.labelcolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -40,27 +50,12 @@ LOOK: dict[str, Any] = {
     "lines.markersize": 5,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "figure.facecolor": "white",
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
     "svg.fonttype": "path",  # text as outlines: the same picture whatever fonts the reader has
 }
 
 CROWDED = 0.05  # share of the axis: budgets nearer than this would hide each other
-
-
-def render(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
-    """The SVG that `draw` makes on an empty figure of `size` inches; the same content gives the same bytes."""
-    with matplotlib.style.context(["default", LOOK | {"svg.hashsalt": name}]):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return own_ids(buffer.getvalue().decode(), name).encode()
-
-
-def own_ids(svg: str, name: str) -> str:
-    """Every id and every reference to one with the figure's name before it, so that figures can share a page."""
-    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
 
 
 def plain(text: str) -> str:

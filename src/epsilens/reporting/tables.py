@@ -74,6 +74,18 @@ def correctness(scores: pd.DataFrame) -> np.ndarray:
     return cube(verdicts, ["all"], "correct").values[..., 0]
 
 
+def headline_table(quality: Sequence[Row], facts: Mapping[str, Any], config: ReportConfig) -> list[Row]:
+    """Of `quality`, the headline attribution on the common images: what is drawn and compared between experiments.
+
+    The headline metrics come first. `better` is the metric's direction, None where it has none.
+    """
+    keys = ("metric", "attribution", "epsilon", "mean", "low", "high", "n", "n_seeds")
+    chosen = select(quality, set="common", attribution=config.attribution)
+    found = list(dict.fromkeys([*config.metrics, *(row["metric"] for row in chosen)]))
+    ordered = [row for metric in found for row in select(chosen, metric=metric)]
+    return [{key: row[key] for key in keys} | {"better": facts["metrics"][row["metric"]]["better"]} for row in ordered]
+
+
 def curves_table(histories: Mapping[tuple[float, int], History]) -> list[Row]:
     """One row a training epsilon, seed and epoch, with whatever the training recorded."""
     return [

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from epsilens.reporting.formats import number
 from epsilens.reporting.gate import NOT_RUN, SOUND, Network, Row, Selection
 from epsilens.reporting.tables import select
-from epsilens.reporting.words import number
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from epsilens.reporting.config import ReportConfig
-from epsilens.reporting.figures import better
+from epsilens.reporting.formats import Form, better, number, percent, points
 from epsilens.reporting.gate import Row
 from epsilens.reporting.style import attack_name
 from epsilens.reporting.tables import at_headline, select
 
 Facts = Mapping[str, Any]
-Form = Callable[[float], str]
 
 FEW_IMAGES = 30  # below, a percentile interval of a mean is rough
 FEW_SEEDS = 5  # below, the spread over training runs is hardly known
@@ -28,26 +27,6 @@ class Headline:
     values: str
     sentence: str
     note: str
-
-
-def number(value: float | None) -> str:
-    """Three decimals, more digits where the value is small, a dash for what is undefined."""
-    if value is None or math.isnan(value):
-        return "–"
-    text = f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
-    if 0 < abs(value) < 0.01:
-        text = f"{value:.2g}"
-    return text.replace("-", "−")
-
-
-def percent(value: float | None) -> str:
-    """A share of 1 as per cent with one decimal."""
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f} %".replace("-", "−")
-
-
-def points(value: float) -> str:
-    """A difference of shares in percentage points, without the unit."""
-    return percent(value).removesuffix(" %")
 
 
 def headlines(

@@ -1,0 +1,93 @@
+"""What the page shows of the long tables: those of the headline method, in a reader's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from epsilens.reporting.gate import Row
+from epsilens.reporting.tables import select
+
+Facts = Mapping[str, Any]
+
+
+def claims(rows: Sequence[Row], facts: Facts) -> list[Row]:
+    """One row a claim and metric: estimate, interval and p of training, and the verdicts of both scopes."""
+    shown = []
+    for row in select(rows, headline=True, scope="training"):
+        same = {key: row[key] for key in ("claim", "attribution", "metric")}
+        own = select(rows, scope="these networks", **same)
+        why = row["why"] or (own[0]["why"] if own else "")
+        shown.append(
+            {
+                "claim": row["statement"],
+                "measured": _metric(row["metric"], facts),
+                "at ε": row["epsilon"],
+                "estimate": row["estimate"],
+                "interval": row["interval"],
+                "p": row["p"],
+                "verdict": row["verdict"],
+                "of these networks": own[0]["verdict"] if own else "–",
+                "what is open": why,
+            }
+        )
+    return shown
+
+
+def recommendation(rows: Sequence[Row], facts: Facts) -> list[Row]:
+    """One row a metric and training epsilon: what is gained for what, the front, its knee, the choice."""
+    return [
+        {
+            "metric": _metric(row["metric"], facts),
+            "training ε": row["epsilon"],
+            "clean accuracy": row["accuracy"],
+            "accuracy lost": row["loss"],
+            "quality": row["quality"],
+            "quality gained": row["gain"],
+            "on the front": _share(row["front"], row["front_share"]),
+            "knee": _share(row["knee"], row["knee_share"]),
+            "recommended": "–" if row["recommended"] is None else _share(row["recommended"], row["recommended_share"]),
+        }
+        for row in rows
+    ]
+
+
+def plausible(rows: Sequence[Row], attribution: str) -> list[Row]:
+    """One row a measure, set of predictions and training epsilon, of the headline method."""
+    return [
+        {
+            "measure": row["measure"],
+            "predictions": row["set"],
+            "training ε": row["epsilon"],
+            "value": row["mean"],
+            "interval": [row["low"], row["high"]],
+            "maps": row["maps"],
+        }
+        for row in select(rows, attribution=attribution)
+    ]
+
+
+def audit(rows: Sequence[Row], facts: Facts) -> list[Row]:
+    """One row a metric, change and training epsilon: how much of the metric's change comes with it."""
+    return [
+        {
+            "metric": _metric(row["metric"], facts),
+            "change of the standard network": f"{row['kind']} by {row['amount']:g}",
+            "training ε": row["epsilon"],
+            "standard": row["standard"],
+            "trained": row["mean"],
+            "standard, changed": row["transformed"],
+            "reproduced": row["reproduced"],
+            "interval": [row["low"], row["high"]],
+            "why not": row["reason"],
+        }
+        for row in rows
+    ]
+
+
+def _metric(name: str, facts: Facts) -> str:
+    return str(facts["metrics"][name]["label"]) if name in facts["metrics"] else name
+
+
+def _share(holds: bool, share: float) -> str:
+    return f"{'yes' if holds else 'no'} ({100 * share:.0f} % of resamples)"
