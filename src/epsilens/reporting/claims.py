@@ -20,12 +20,12 @@ from epsilens.reporting.multiplicity import holm, reachable
 from epsilens.reporting.plausible import AUROC, RATES
 from epsilens.reporting.samples import Samples
 from epsilens.reporting.tables import rounded, select
-from epsilens.reporting.trend import trend, trend_of_these_networks
+from epsilens.reporting.trend import Trend, trend, trend_of_these_networks
 
 SCOPES: tuple[Scope, Scope] = ("training", "these networks")
 FREE = (math.nan, math.nan)  # no test: the interval alone decides
 
-TOO_FEW = "no scores of so few networks could be significant: their smallest p is {:.2g}"
+TOO_FEW = "no scores of so few could be significant: their smallest p is {:.2g}"
 OPEN = "the interval and the test leave both possible"
 
 
@@ -42,6 +42,7 @@ class Case:
     found: Finding
     interval: tuple[bool, bool]
     p: tuple[float, float] = FREE
+    trend: Trend | None = None  # over all epsilons; it is told beside the verdict and does not decide
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def claims_table(found: Samples, plausible: Sequence[Row], config: ReportConfig)
     """One row a claim, scope, method and metric; none where there is one training epsilon.
 
     `estimate` and `interval` are in the direction in which more is better; `p` is after Holm's correction over the methods
-    and metrics of the claim, `p_single` before; `verdict` is supported, contradicted or undecided, and `why` says what an
+    and metrics of the claim, `p_single` before; `trend` in [-1, 1] is Page's mean rank correlation with epsilon, `trend_p` its
+    p, corrected likewise, where the claim is of a direction; `verdict` is supported, contradicted or undecided, and `why` says what an
     undecided one lacks. `headline` marks the method that the study is headed with.
     """
     if len(found.epsilons) < 2:
@@ -73,6 +75,7 @@ def _rows(name: str, claim: Claim, cases: Sequence[Case], config: ReportConfig, 
     """A family: its p-values are corrected together."""
     sides = [holm([case.p[side] for case in cases]) for side in (0, 1)]
     within = reachable([case.found.smallest_p for case in cases], config.claims.alpha)
+    trends = holm([case.trend.p if case.trend else math.nan for case in cases])
     rows = []
     for k, case in enumerate(cases):
         p = (float(sides[0][k]), float(sides[1][k]))
@@ -81,6 +84,7 @@ def _rows(name: str, claim: Claim, cases: Sequence[Case], config: ReportConfig, 
         known = {"claim": name, "statement": claim.statement, "scope": scope, "verdict": verdict, "why": why}
         known |= {"headline": case.attribution in ("", config.attribution), "attribution": case.attribution}
         numbers = {"estimate": case.found.estimate, "p": p[smaller], "p_single": case.p[smaller]}
+        numbers |= {"trend": case.trend.rho if case.trend else math.nan, "trend_p": float(trends[k])}
         rows.append(known | {n: rounded(v) for n, v in numbers.items()} | _details(case))
     return rows
 
@@ -126,22 +130,22 @@ def _beyond(found: Finding, bound: float) -> tuple[bool, bool]:
 
 
 def direction(part: str) -> Callable[..., list[Case]]:
-    """Of a metric that should get better: the trend over epsilon, and the difference at the largest one."""
+    """Of a metric that should get better: the difference at the largest epsilon. A gain that is all there at the first step
+    is no trend, and a trend may go with no gain: the trend over all epsilons is told beside it."""
 
     def cases(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
         metric = getattr(config.plausible, part)
-        return [_trend(found, method, metric, scope) for method in found.methods]
+        return [_better(found, method, metric, scope) for method in found.methods]
 
     return cases
 
 
-def _trend(found: Samples, method: str, metric: str, scope: Scope) -> Case:
+def _better(found: Samples, method: str, metric: str, scope: Scope) -> Case:
     sample = found.of(method, metric)
-    tested = (trend if scope == "training" else trend_of_these_networks)(sample)
     gain = difference(_in(sample, scope), -1)
-    shown = replace(gain, p=tested.p, smallest_p=tested.smallest_p, test=f"{tested.test}; difference of means")
-    p = (tested.p, 1.0) if tested.rho > 0 else (1.0, tested.p)
-    return Case(method, metric, found.epsilons[-1], shown, _beyond(gain, 0.0), p)
+    p = (gain.p, 1.0) if gain.estimate > 0 else (1.0, gain.p)
+    rising = (trend if scope == "training" else trend_of_these_networks)(sample)
+    return Case(method, metric, found.epsilons[-1], gain, _beyond(gain, 0.0), FREE if gain.reason else p, rising)
 
 
 def no_gain(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
