@@ -110,7 +110,7 @@ def verdicts(table: list[dict[str, Any]], scope: str, attribution: str = "gradie
 def test_a_study_that_is_as_claimed(scope: str) -> None:
     found = verdicts(claims(AS_CLAIMED), scope)
     expected = {"more concise", "more stable", "not more relevant", "modest training helps", "costs accuracy"}
-    assert found == dict.fromkeys(expected, {"supported"})
+    assert found == {claim: {"supported"} for claim in expected}
 
 
 @pytest.mark.parametrize("scope", ["training", "these networks"])
@@ -118,7 +118,7 @@ def test_a_study_that_is_the_opposite(scope: str) -> None:
     found = verdicts(claims(OPPOSITE), scope)
     assert found.pop("modest training helps") == {"contradicted"}  # a third of a loss is there, and it is no gain
     expected = {"more concise", "more stable", "not more relevant", "costs accuracy"}
-    assert found == dict.fromkeys(expected, {"contradicted"})
+    assert found == {claim: {"contradicted"} for claim in expected}
 
 
 def test_where_nothing_happens_nothing_is_claimed_but_equivalence() -> None:

@@ -56,10 +56,10 @@ class Claim:
 def claims_table(found: Samples, plausible: Sequence[Row], config: ReportConfig) -> list[Row]:
     """One row a claim, scope, method and metric; none where there is one training epsilon.
 
-    `estimate` and `interval` are in the direction in which more is better; `p` is after Holm's correction over the methods
-    and metrics of the claim, `p_single` before; `trend` in [-1, 1] is Page's mean rank correlation with epsilon, `trend_p` its
-    p, corrected likewise, where the claim is of a direction; `verdict` is supported, contradicted or undecided, and `why` says what an
-    undecided one lacks. `headline` marks the method that the study is headed with.
+    `estimate` and `interval` are in the direction in which more is better. `p` is after Holm's correction over the methods
+    and metrics of the claim, `p_single` before. `trend` in [-1, 1] is Page's mean rank correlation with epsilon and
+    `trend_p` its p, corrected likewise; NaN where the claim is of no direction. `verdict` is supported, contradicted or
+    undecided, and `why` says what an undecided one lacks. `headline` marks the method that the study is headed with.
     """
     if len(found.epsilons) < 2:
         return []
