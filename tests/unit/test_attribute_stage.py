@@ -88,3 +88,37 @@ def test_the_training_images_are_read_only_for_a_method_that_needs_them(study: P
     (artifacts.PREPARED / "train.safetensors").unlink()
     attribute.main()
     assert set(artifacts.read_tensors(artifacts.cell(artifacts.ATTRIBUTIONS, *CELL) / artifacts.MAPS)) == {"gradient"}
+
+
+@pytest.mark.parametrize("audited", [float(CELL[0]), 77.0])
+def test_the_audit_is_of_the_cells_that_it_names_and_all_have_traits(study: Path, audited: float) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["attribute"]["methods"] = {"gradient": {}, "random": {}}
+    params["score"]["audit"] |= {"epsilon": audited, "scale": [0.5], "blur": [1.0], "temperature": [2.0]}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    attribute.main()
+    score.main()
+    folder = artifacts.cell(artifacts.SCORES, *CELL)
+    rows = artifacts.read_rows(folder / artifacts.TRAITS).to_pandas()
+    kinds = ["none", "scale", "blur", "temperature"] if audited == float(CELL[0]) else ["none"]
+    assert list(dict.fromkeys(rows["kind"])) == kinds
+    assert len(rows) == len(kinds) * 3 * 3  # traits, images
+    norms = rows[rows["trait"] == "norm"].set_index(["kind", "image"])["value"]
+    if len(kinds) > 1:
+        assert norms["scale"].tolist() == norms["temperature"].tolist() == (norms["none"] / 2).tolist()
+        scores = artifacts.read_rows(folder / artifacts.AUDITED).to_pandas()
+        assert list(scores) == [
+            "epsilon",
+            "seed",
+            "attribution",
+            "image",
+            "correct",
+            "kind",
+            "amount",
+            "metric",
+            "score",
+        ]
+        assert len(scores) == 3 * 3 * len(params["score"]["metrics"])
+        assert set(scores["attribution"]) == {"gradient"}
+    else:
+        assert not (folder / artifacts.AUDITED).exists()

@@ -169,3 +169,9 @@ def test_the_interval_of_an_auroc_covers_one_half_where_nothing_is_told():
 def test_the_same_rows_give_the_same_table():
     networks = {(0, 0): STANDARD, (8, 0): ROBUST}
     assert repr(table(networks)) == repr(table(dict(reversed(networks.items()))))
+
+
+def test_a_map_that_is_not_plausible_need_not_have_a_relevance():
+    found = table({(0, 0): STANDARD, (8, 0): [ROBUST[0], (0.1, 0.9, NAN, 0.5, 1)]})
+    nans = [one(found, set="all", epsilon=8.0, measure=measure)["nan"] for measure in RATES]
+    assert nans == [0, 0, 1]
