@@ -201,6 +201,7 @@ def repository(tmp_path, monkeypatch):
     run("checkout", "--quiet", "-b", "work")
     run("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/exp-abc", commit(0.2))
     run("update-ref", "refs/exps/exec/EXEC_HEAD", base)
+    run("update-ref", "refs/exps/celery/failed/exp-abd", base)  # DVC's own notes are no experiments
     run("checkout", "--quiet", "main")
     return base
 
@@ -226,6 +227,7 @@ def test_from_a_subfolder_of_the_repository(repository, tmp_path, monkeypatch):
     for path in (artifacts.ACCURACY, artifacts.NETWORKS, artifacts.HEADLINE, Path("params.yaml")):
         (sub / path).parent.mkdir(parents=True, exist_ok=True)
         (sub / path).write_bytes(path.read_bytes())
+        path.unlink()
     run("add", "--all")
     run("commit", "--quiet", "-m", "sub")
     monkeypatch.chdir(sub)

@@ -170,6 +170,12 @@ def test_metric_shows_methods_with_intervals_controls_without_and_chance(drawn):
     ]  # fmt: skip
 
 
+def test_an_undefined_score_has_no_mark_and_no_tip(drawn):
+    rows = [row | {"mean": math.nan} if row["attribution"] == "a" else row for row in QUALITY]
+    panels.metric(rows, "m", FACTS, norm="linf")
+    assert [tip.text[0] for tip in drawn.tips["metric-m"]] == ["R", "R"]
+
+
 def test_a_line_has_its_style_and_key_whatever_metric_lacks_it(drawn):
     other = [row | {"metric": "o"} for row in QUALITY if row["attribution"] == "r"]
     facts = {**FACTS, "metrics": FACTS["metrics"] | {"o": {"label": "O", "better": None}}}
