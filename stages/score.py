@@ -1,19 +1,20 @@
 """Metrics of the attribution maps of one network, as rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from epsilens import artifacts, config, metrics
-from epsilens.attributions import ATTRIBUTIONS, explainers
+from epsilens.attributions import ATTRIBUTIONS, References, explainers
 from epsilens.attributions.config import AttributeConfig
 from epsilens.attributions.randomise import randomised
-from epsilens.data.manifest import read_split
+from epsilens.data.manifest import read_manifest, read_split
 from epsilens.metrics.config import ScoreConfig
-from epsilens.metrics.evidence import Evidence
+from epsilens.metrics.evidence import Evidence, Layers
 from epsilens.models.checkpoints import load
 from epsilens.randomness import noise_seeds
 from epsilens.registry import choose, labelled
@@ -21,11 +22,11 @@ from epsilens.types import Explainer
 from stages.common import cell, device, params, run
 
 
-def unlearned(network: nn.Module, score: ScoreConfig, attribute: AttributeConfig) -> Mapping[str, Explainer]:
-    """The same methods on the network with random weights, where a metric asks for them."""
-    if not any(name.partition("@")[0] == "randomisation" for name in score.metrics):
-        return {}
-    return explainers(randomised(network, score.seed), attribute, references)
+def unlearned(
+    network: nn.Module, seed: int, attribute: AttributeConfig, training: References
+) -> Callable[[Layers], Mapping[str, Explainer]]:
+    """The same methods on the network with that many random layers, made once, when a metric asks for them."""
+    return cache(lambda layers: explainers(randomised(network, seed, layers), attribute, training))
 
 
 def references() -> Tensor:
@@ -38,6 +39,7 @@ def main() -> None:
     raw = params()
     settings = config.section(raw, "score", ScoreConfig)
     attribute = config.section(raw, "attribute", AttributeConfig)
+    metrics.check_classes(settings, len(read_manifest(artifacts.PREPARED)["class_names"]))
     network = load(artifacts.cell(artifacts.MODELS, text, seed), device())
     samples = read_split(artifacts.PREPARED, "evaluation").to(device())
     folder = artifacts.cell(artifacts.ATTRIBUTIONS, text, seed)
@@ -47,11 +49,12 @@ def main() -> None:
     correct = (targets == samples.labels).tolist()
     rows: dict[str, list[Any]] = {n: [] for n in ("image", "correct", "attribution", "metric", "score")}
 
-    unlearnt = unlearned(network, settings, attribute)
-    for method, explain in explainers(network, attribute, references).items():
+    training = cache(references)
+    unlearnt = unlearned(network, settings.seed, attribute, training)
+    for method, explain in explainers(network, attribute, training).items():
         given = maps[method].to(device())
         evidence = Evidence(images, targets, given, samples.masks, seeds, network, explain, settings.batch_size, drawn)
-        evidence = replace(evidence, randomised=unlearnt.get(method))
+        evidence = replace(evidence, randomised=lambda layers, method=method: unlearnt(layers)[method])
         scores = metrics.score(evidence, settings.metrics)
         for metric, values in scores.items():
             columns = (samples.ids.tolist(), correct, [method] * len(samples), [metric] * len(samples), values.tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -145,6 +145,40 @@ def test_randomised_depends_on_the_seed_alone() -> None:
     assert not torch.equal(nn.utils.parameters_to_vector(randomised(network, 4).parameters()), first)
     pointers = {parameter.data_ptr() for parameter in network.parameters()}
     assert pointers.isdisjoint(parameter.data_ptr() for parameter in randomised(network, 3).parameters())
+
+
+def changed(network: nn.Module, layers: int | Literal["all"]) -> set[str]:
+    """The modules of which some tensor is not as it was learned."""
+    new, old = randomised(network, 3, layers).state_dict(), network.state_dict()
+    return {name.rpartition(".")[0] for name in new if not torch.equal(new[name], old[name])}
+
+
+def test_randomised_goes_from_the_top_down() -> None:
+    """The last two convolutions and linear layers are random, with the normalisation between them; then three; then all."""
+    network = small()
+    begun = [name for name, module in network.named_modules() if hasattr(module, "reset_parameters")]
+    heavy = [name for name in begun if isinstance(network.get_submodule(name), nn.Conv2d | nn.Linear)]
+    assert changed(network, 1) == {heavy[-1]} == {"1.head"}
+    for layers in (2, 3, len(heavy)):
+        assert changed(network, layers) == set(begun[begun.index(heavy[-layers]) :])
+    assert changed(network, 2) > {heavy[-2], heavy[-1]}  # something is normalised between them
+    assert changed(network, len(heavy)) == changed(network, "all") == set(begun)
+    two, everything = randomised(network, 3, 2).state_dict(), randomised(network, 3).state_dict()
+    assert all(torch.equal(two[f"{name}.weight"], everything[f"{name}.weight"]) for name in heavy[-2:])
+
+
+def test_a_random_head_on_a_learned_body_leaves_the_features_and_changes_the_logits() -> None:
+    network, images = small(), torch.rand(N, C, 9, 8)
+    fresh = randomised(network, 3, 1)
+    torch.testing.assert_close(fresh.get_submodule("1.features")(images), network.get_submodule("1.features")(images))
+    assert not torch.allclose(fresh(images), network(images))
+
+
+def test_more_random_layers_than_there_are_is_an_error() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, K))
+    randomised(network, 0, 2)
+    with pytest.raises(ConfigError, match=r"layers: found 3, expected 1 to 2, .*, or all"):
+        randomised(network, 0, 3)
 
 
 def test_randomised_refuses_a_layer_that_it_cannot_begin_anew() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from epsilens.errors import NumericError
+from epsilens.errors import DataError, NumericError
 from epsilens.metrics import score
 from epsilens.metrics.evidence import Evidence
 from epsilens.metrics.mosaics import cells, partners, tiled
@@ -103,9 +103,15 @@ def test_a_method_of_a_fixed_size_has_no_focus_and_other_errors_are_errors() -> 
     def fixed(images: Tensor, *_: Tensor) -> Tensor:
         return images - torch.zeros(1, 5, HEIGHT, WIDTH)
 
+    def referring(images: Tensor, *_: Tensor) -> Tensor:
+        if images.shape[2:] != (HEIGHT, WIDTH):
+            raise DataError("references of another shape")
+        return images
+
     def broken(images: Tensor, *_: Tensor) -> Tensor:
         raise NumericError("NaN")
 
+    assert score(evidence(explain=referring), {"mosaic_focus": {}})["mosaic_focus"].isnan().all()
     assert score(evidence(explain=fixed), {"mosaic_focus": {}})["mosaic_focus"].isnan().all()
     with pytest.raises(NumericError):
         score(evidence(explain=broken), {"mosaic_focus": {}})
