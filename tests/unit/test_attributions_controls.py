@@ -203,6 +203,14 @@ def test_the_control_of_random_weights_is_the_method_on_the_randomised_network()
     assert not torch.allclose(maps, own)
 
 
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", None])
+def test_the_seed_of_random_weights_is_a_number_from_zero(seed: Any) -> None:
+    config = AttributeConfig(batch_size=2, gallery=0, seed=0, methods={"randomised": {**GRADIENT, "seed": seed}})
+    with pytest.raises(ConfigError, match=r"randomised\.seed: found"):
+        check(config)
+    check(config.model_copy(update={"methods": {"randomised": {**GRADIENT, "seed": 0}}}))
+
+
 @pytest.mark.parametrize(
     ("of", "message"),
     [

@@ -32,6 +32,11 @@ def test_partners_do_not_depend_on_the_order() -> None:
     assert torch.equal(SEEDS[order][partners(CLASSES[order], SEEDS[order])], SEEDS[partners(CLASSES, SEEDS)][order])
 
 
+def test_four_classes_are_enough() -> None:
+    found = partners(CLASSES % 4, SEEDS)
+    assert all(len(set(row)) == 4 for row in torch.cat([CLASSES[:, None] % 4, (CLASSES % 4)[found]], dim=1).tolist())
+
+
 def test_three_classes_are_not_enough() -> None:
     assert (partners(CLASSES.clamp(max=2), SEEDS) == -1).all()
     assert partners(CLASSES[:0], SEEDS[:0]).shape == (0, 3)
