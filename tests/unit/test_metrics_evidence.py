@@ -372,3 +372,22 @@ def test_the_fractions_are_those_of_params_and_not_rounded_to_float32() -> None:
     expected = (0.1 * 1.5 / 2 + 0.2 * 0.5 / 2) / 0.3
     for need in (needs.deletion, needs.insertion):
         assert need(deletion_auc, whole, fractions=fractions).tolist() == pytest.approx([expected] * 3, rel=1e-14)
+
+
+def test_both_ends_of_a_path_are_filled_with_the_same_noise() -> None:
+    """On a flat image the imputed pixels are the noise: what the middle ones got cannot depend on which end went first."""
+    seen: list[Tensor] = []
+
+    def watch(images: Tensor) -> Tensor:
+        seen.append(images - 0.5)
+        return images.new_ones(len(images), 2)
+
+    flat = torch.full((2, *SHAPE), 0.5, dtype=torch.float64)
+    evidence(images=flat, predict=watch, batch_size=100).removal((0.6, 0.9))
+    six, six_most, nine, nine_most = torch.cat(seen).view(4, 2, *SHAPE)
+    for least, most in ((six, six_most), (nine, nine_most)):
+        both = (least.abs() > 1e-9) & (most.abs() > 1e-9)
+        assert both.any()
+        torch.testing.assert_close(least[both], most[both], rtol=0, atol=1e-9)
+    both = (six.abs() > 1e-9) & (nine.abs() > 1e-9)
+    assert not torch.isclose(six[both], nine[both]).any()
