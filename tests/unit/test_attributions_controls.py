@@ -167,6 +167,18 @@ def test_randomised_goes_from_the_top_down() -> None:
     assert all(torch.equal(two[f"{name}.weight"], everything[f"{name}.weight"]) for name in heavy[-2:])
 
 
+def test_a_container_that_can_begin_anew_is_no_layer_of_its_own() -> None:
+    class Block(nn.Sequential):
+        def reset_parameters(self) -> None:
+            """Its parts have their own."""
+
+    network = nn.Sequential(Block(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)), nn.Flatten(), nn.Linear(16, K))
+    assert changed(network, 2) == {"0.1", "2"}
+    assert changed(network, 3) == {"0.0", "0.1", "2"}
+    with pytest.raises(ConfigError, match="found 4, expected 1 to 3"):
+        randomised(network, 0, 4)
+
+
 def test_a_random_head_on_a_learned_body_leaves_the_features_and_changes_the_logits() -> None:
     network, images = small(), torch.rand(N, C, 9, 8)
     fresh = randomised(network, 3, 1)
