@@ -270,11 +270,7 @@ class Evidence:
             return self.explain(tiled, self.targets[rows], self._map_seeds()[rows])
         except torch.OutOfMemoryError:
             raise
-        except (
-            RuntimeError,
-            AssertionError,
-            DataError,
-        ):  # the second is captum's, the last is of references of one size
+        except (RuntimeError, AssertionError, DataError):  # the others are captum's, and of references of one size
             return None
 
     @property
