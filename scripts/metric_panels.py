@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from epsilens.attributions.pictures import image_picture, map_picture
 from epsilens.metrics import METRICS
-from epsilens.reporting.figures import better
+from epsilens.reporting.formats import better
 from epsilens.reporting.style import COLOURS, INK, LOOK
 
 Panel = tuple[str, Callable[[Axes], None]]  # a title, and what draws the rest

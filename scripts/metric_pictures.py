@@ -79,7 +79,9 @@ class Study:
         images, seeds = self.samples.pixels(), noise_seeds(0, self.samples.ids)
         explain, control = (explainer(each, side.method, {}, SHOWN) for each in (network, randomised(network, 0)))
         maps = explain(images, labels, seeds)
-        found = Evidence(images, labels, maps, self.samples.masks, seeds, network, explain, SHOWN, seeds, control)
+        found = Evidence(
+            images, labels, maps, self.samples.masks, seeds, network, explain, SHOWN, seeds, lambda _: control
+        )
         return side.change(found)
 
 

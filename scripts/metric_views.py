@@ -19,6 +19,7 @@ FAR = {"radius_255": 96, "samples": 8}  # of retention: nearer, hardly a predict
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
 REMOVED = (0.3,)  # the share that the picture of road_gap shows
 OPTIONS: dict[str, dict[str, Any]] = {  # by what a metric needs
+    "other_network": {"layers": "all"},
     "blocks": {"block": 8},
     **dict.fromkeys(("neighbours", "inputs", "outputs"), NEAR),
     "worst": {**NEAR, "steps": 10},
@@ -91,7 +92,7 @@ def of_another_class(evidence: Evidence, row: int) -> list[Panel]:
 
 
 def of_another_network(evidence: Evidence, row: int) -> list[Panel]:
-    return [*one_map(evidence, row), attribution("map, random weights", evidence.unlearned()[row])]
+    return [*one_map(evidence, row), attribution("map, random weights", evidence.unlearned("all")[row])]
 
 
 def in_a_mosaic(evidence: Evidence, row: int) -> list[Panel]:

@@ -21,7 +21,8 @@ def main() -> None:
     samples = read_split(artifacts.PREPARED, "evaluation").to(device())
     images, seeds = samples.pixels(), noise_seeds(settings.seed, samples.ids)
     with torch.no_grad():
-        confidence, targets = torch.cat([network(part) for part in images.split(500)]).softmax(dim=1).max(dim=1)
+        logits = torch.cat([network(part) for part in images.split(settings.batch_size)])
+    targets, confidence = logits.argmax(dim=1), logits.softmax(dim=1).amax(dim=1)
 
     methods = explainers(network, settings, lambda: read_split(artifacts.PREPARED, "train").images)
     maps = {name: explain(images, targets, seeds) for name, explain in methods.items()}

@@ -1,7 +1,8 @@
 """Metrics of the attribution maps of one network, as rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from epsilens import artifacts, config, metrics
-from epsilens.attributions import ATTRIBUTIONS, explainer, explainers
+from epsilens.attributions import ATTRIBUTIONS, References, explainer, explainers
 from epsilens.attributions.config import AttributeConfig
 from epsilens.attributions.randomise import randomised
-from epsilens.data.manifest import read_split
+from epsilens.data.manifest import read_manifest, read_split
 from epsilens.metrics.config import ScoreConfig
 from epsilens.metrics.confounds import Audited, own_traits
-from epsilens.metrics.evidence import Evidence
+from epsilens.metrics.evidence import Evidence, Layers
 from epsilens.models.checkpoints import load
 from epsilens.models.tempered import Tempered
 from epsilens.randomness import noise_seeds
@@ -24,11 +25,11 @@ from epsilens.types import Explainer, Scores
 from stages.common import cell, device, params, run
 
 
-def unlearned(network: nn.Module, score: ScoreConfig, attribute: AttributeConfig) -> Mapping[str, Explainer]:
-    """The same methods on the network with random weights, where a metric asks for them."""
-    if not any(name.partition("@")[0] == "randomisation" for name in score.metrics):
-        return {}
-    return explainers(randomised(network, score.seed), attribute, references)
+def unlearned(
+    network: nn.Module, seed: int, attribute: AttributeConfig, training: References
+) -> Callable[[Layers], Mapping[str, Explainer]]:
+    """The same methods on the network with that many random layers, made once, when a metric asks for them."""
+    return cache(lambda layers: explainers(randomised(network, seed, layers), attribute, training))
 
 
 def references() -> Tensor:
@@ -36,46 +37,57 @@ def references() -> Tensor:
     return read_split(artifacts.PREPARED, "train").images
 
 
-def audit(network: nn.Module, evidence: Evidence, score: ScoreConfig, attribute: AttributeConfig) -> list[Audited]:
+def audit(
+    network: nn.Module, evidence: Evidence, score: ScoreConfig, attribute: AttributeConfig, training: References
+) -> list[Audited]:
     """The metrics of the audited method under each change that `score.audit` asks for."""
     name = score.audit.attribution
 
     def tempered(temperature: float) -> Explainer:
         hot = Tempered(network, temperature)
-        return explainer(hot, name, attribute.methods[name], attribute.batch_size, references)
+        return explainer(hot, name, attribute.methods[name], attribute.batch_size, training)
 
     return metrics.audit(evidence, score.metrics, score.audit, tempered)
 
 
-def write_audit(
-    folder: Path, shared: Mapping[str, Sequence[Any]], own: Mapping[str, Scores], found: list[Audited]
-) -> None:
+def write_audit(folder: Path, shared: Mapping[str, list[Any]], own: Mapping[str, Scores], found: list[Audited]) -> None:
     """The traits of the network (`own`) and of each change of it; the scores of each change, if there is one.
 
     shared: the columns that all rows of an image have, one entry an image.
     """
-    tables = [("none", 0.0, own), *((one.kind, one.amount, one.traits) for one in found)]
-    artifacts.write_rows(folder / artifacts.TRAITS, long(shared, tables, "trait", "value"))
+    traits, scores = dict[str, list[Any]](), dict[str, list[Any]]()
+    for kind, amount, values in (("none", 0.0, own), *((one.kind, one.amount, one.traits) for one in found)):
+        extend(traits, changed(shared, kind, amount), values, "trait", "value")
+    for one in found:
+        extend(scores, changed(shared, one.kind, one.amount), one.scores, "metric", "score")
+    artifacts.write_rows(folder / artifacts.TRAITS, traits)
     if found:
-        tables = [(one.kind, one.amount, one.scores) for one in found]
-        artifacts.write_rows(folder / artifacts.AUDITED, long(shared, tables, "metric", "score"))
+        artifacts.write_rows(folder / artifacts.AUDITED, scores)
 
 
-def long(
-    shared: Mapping[str, Sequence[Any]],
-    tables: Sequence[tuple[str, float, Mapping[str, Scores]]],
-    name: str,
-    value: str,
-) -> dict[str, list[Any]]:
-    """One row an image and number: `shared`, then kind and amount of the change, `name` and `value` of the number."""
-    count, columns = len(shared["image"]), (*shared, "kind", "amount", name, value)
-    rows: dict[str, list[Any]] = {column: [] for column in columns}
-    for kind, amount, numbers in tables:
-        for number, values in numbers.items():
-            parts = (*shared.values(), [kind] * count, [amount] * count, [number] * count, values.tolist())
-            for column, part in zip(columns, parts, strict=True):
-                rows[column] += part
-    return rows
+def changed(shared: Mapping[str, list[Any]], kind: str, amount: float) -> dict[str, list[Any]]:
+    """The shared columns and those that name a change."""
+    count = len(shared["image"])
+    return {**shared, "kind": [kind] * count, "amount": [amount] * count}
+
+
+def extend(
+    rows: dict[str, list[Any]], shared: Mapping[str, list[Any]], numbers: Mapping[str, Scores], name: str, value: str
+) -> None:
+    """Add to the columns of `rows` one row an image and number: what is shared, its name, its value."""
+    for number, values in numbers.items():
+        columns = {**shared, name: [number] * len(values), value: values.tolist()}
+        for column, part in columns.items():
+            rows.setdefault(column, []).extend(part)
+
+
+def facts(settings: ScoreConfig, attribute: AttributeConfig) -> dict[str, Any]:
+    """What the report says of each metric and method."""
+    entries = {name: choose(ATTRIBUTIONS, name, "attribute.methods") for name in attribute.methods}
+    described = {
+        name: {"kind": e.kind, "label": e.label + labelled(name), "source": e.source} for name, e in entries.items()
+    }
+    return {"metrics": metrics.facts(settings.metrics), "attributions": described}
 
 
 def main() -> None:
@@ -83,42 +95,33 @@ def main() -> None:
     raw = params()
     settings = config.section(raw, "score", ScoreConfig)
     attribute = config.section(raw, "attribute", AttributeConfig)
+    metrics.check_classes(settings, len(read_manifest(artifacts.PREPARED)["class_names"]))
     network = load(artifacts.cell(artifacts.MODELS, text, seed), device())
     samples = read_split(artifacts.PREPARED, "evaluation").to(device())
     folder = artifacts.cell(artifacts.ATTRIBUTIONS, text, seed)
     maps = artifacts.read_tensors(folder / artifacts.MAPS)
     targets = torch.tensor(artifacts.read_rows(folder / artifacts.INDEX)["target"].to_pylist()).to(device())
     images, seeds, drawn = samples.pixels(), *(noise_seeds(s.seed, samples.ids) for s in (settings, attribute))
-    correct = (targets == samples.labels).tolist()
-    rows: dict[str, list[Any]] = {n: [] for n in ("image", "correct", "attribution", "metric", "score")}
+    shared = {"epsilon": [epsilon] * len(samples), "seed": [seed] * len(samples)}
+    shared |= {"image": samples.ids.tolist(), "correct": (targets == samples.labels).tolist()}
+    folder, rows = artifacts.cell(artifacts.SCORES, text, seed), dict[str, list[Any]]()
 
-    unlearnt = unlearned(network, settings, attribute)
-    for method, explain in explainers(network, attribute, references).items():
+    training = cache(references)
+    unlearnt = unlearned(network, settings.seed, attribute, training)
+    for method, explain in explainers(network, attribute, training).items():
         given = maps[method].to(device())
         evidence = Evidence(images, targets, given, samples.masks, seeds, network, explain, settings.batch_size, drawn)
-        evidence = replace(evidence, randomised=unlearnt.get(method))
+        evidence = replace(evidence, randomised=lambda layers, method=method: unlearnt(layers)[method])
         scores = metrics.score(evidence, settings.metrics)
-        for metric, values in scores.items():
-            columns = (samples.ids.tolist(), correct, [method] * len(samples), [metric] * len(samples), values.tolist())
-            for name, column in zip(rows, columns, strict=True):
-                rows[name] += column
+        extend(rows, shared | {"attribution": [method] * len(samples)}, scores, "metric", "score")
         print(method, *(f"{metric} {values.nanmean():.3f}" for metric, values in scores.items()), sep="  ", flush=True)
         if method == settings.audit.attribution:
-            found = audit(network, evidence, settings, attribute) if epsilon == settings.audit.epsilon else []
-            same = {"epsilon": epsilon, "seed": seed, "attribution": method}
-            shared = {name: [value] * len(samples) for name, value in same.items()}
-            shared |= {"image": samples.ids.tolist(), "correct": correct}
-            write_audit(artifacts.cell(artifacts.SCORES, text, seed), shared, own_traits(evidence), found)
+            asked = epsilon == settings.audit.epsilon
+            found = audit(network, evidence, settings, attribute, training) if asked else []
+            write_audit(folder, shared | {"attribution": [method] * len(samples)}, own_traits(evidence), found)
 
-    count = len(rows["image"])
-    folder = artifacts.cell(artifacts.SCORES, text, seed)
-    artifacts.write_rows(folder / artifacts.ROWS, {"epsilon": [epsilon] * count, "seed": [seed] * count, **rows})
-    entries = {name: choose(ATTRIBUTIONS, name, "attribute.methods") for name in attribute.methods}
-    described = {
-        name: {"kind": e.kind, "label": e.label + labelled(name), "source": e.source} for name, e in entries.items()
-    }
-    facts = {"metrics": metrics.facts(settings.metrics), "attributions": described}
-    artifacts.write_json(folder / artifacts.FACTS, facts)
+    artifacts.write_rows(folder / artifacts.ROWS, rows)
+    artifacts.write_json(folder / artifacts.FACTS, facts(settings, attribute))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from epsilens.errors import ConfigError
-from epsilens.metrics import METRICS, check, facts, score
+from epsilens.metrics import METRICS, check, check_classes, facts, score
 from epsilens.metrics.config import AuditConfig, ScoreConfig
 from epsilens.metrics.evidence import Evidence
 from epsilens.metrics.facts import Change, Family
@@ -36,7 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "insertion": REMOVED,
     "noise": {"sigma": 0.1, "samples": 5},
     "other_class": {},
-    "other_network": {},
+    "other_network": {"layers": 2},
 }
 AUDIT = AuditConfig(attribution="gradient", epsilon=0.0, scale=(), blur=(), temperature=())
 ASKED = {name: OPTIONS[metric.needs.__name__] for name, metric in METRICS.items()}
@@ -74,8 +74,8 @@ def evidence(batch_size: int = COUNT) -> Evidence:
     drawn = noise_seeds(1, torch.arange(COUNT))
     maps = explain(images, targets, drawn)
     maps[ZERO_MAP] = 0
-    randomised = explained(network(4))
-    return Evidence(images, targets, maps, masks, seeds, model, explain, batch_size, drawn, randomised)
+    fresh = explained(network(4))
+    return Evidence(images, targets, maps, masks, seeds, model, explain, batch_size, drawn, lambda _: fresh)
 
 
 def tensors(one: Evidence) -> dict[str, Tensor]:
@@ -103,6 +103,26 @@ def test_one_score_an_image_in_float64_within_its_range(name: str) -> None:
     assert len(numbers) >= COUNT - 1 - (METRICS[name].needs.__name__ == "masks")
     assert numbers.isfinite().all()
     assert numbers.unique().numel() > 1 or name in ("retention", "pointing_game")
+
+
+@NAMES
+def test_float32_is_scored_in_float64(name: str) -> None:
+    """A score of float32 tensors is, to the last digit but ten, that of the same values in float64."""
+    one = evidence()
+    rounded = {field: value.float() for field, value in tensors(one).items() if value.is_floating_point()}
+    exact = {field: value.double() for field, value in rounded.items()}
+
+    def explain(*arguments: Tensor) -> Tensor:  # the same map in both
+        return one.explain(arguments[0].float().double(), *arguments[1:]).float().to(arguments[0])
+
+    def scored(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        changes = {"explain": explain, "randomised": lambda _: explain, "predict": lambda x: one.predict(x.double())}
+        return score(replace(one, **parts, **changes, _done={}), {name: ASKED[name]})
+
+    found, expected = scored(rounded), scored(exact)
+    assert found[name].dtype == torch.float64
+    tolerance = 1e-12 if METRICS[name].needs.__name__ in ("maps", "blocks", "images", "masks") else 1e-5
+    same(found, expected, tolerance)
 
 
 @NAMES
@@ -238,6 +258,10 @@ def test_all_wrong_names_and_options_are_reported_together() -> None:
         "rank_stability@near": {"radius_255": 0, "samples": 1.5},
         "retention": {"radius_255": 4},
         "road_gap": {"fractions": [0.5, 1.0]},
+        "randomisation": {},
+        "randomisation@top0": {"layers": 0},
+        "randomisation@some": {"layers": "some"},
+        "randomisation@true": {"layers": True},
         "relevance_mass": {},
     }
     with pytest.raises(ConfigError) as caught:
@@ -250,11 +274,30 @@ def test_all_wrong_names_and_options_are_reported_together() -> None:
         "score.metrics.rank_stability@near.samples": "integer",
         "score.metrics.retention.samples": "missing",
         "score.metrics.road_gap.fractions.1": "less than 1",
+        "score.metrics.randomisation.layers": "missing",
+        "score.metrics.randomisation@top0.layers": "at least 1",
+        "score.metrics.randomisation@some.layers": "all, or a number of layers",
+        "score.metrics.randomisation@true.layers": "all, or a number of layers",
     }
     assert len(lines) == len(expected)
     for line, (key, words) in zip(lines, expected.items(), strict=True):
         assert f"params.yaml: {key}:" in line
         assert words in line
+
+
+def test_a_mosaic_of_four_classes_needs_four_classes() -> None:
+    asked = {"gini": {}, "mosaic_focus": {}, "mosaic_focus@again": {}}
+    with pytest.raises(ConfigError) as caught:
+        check_classes(settings(asked), 3)
+    assert str(caught.value).splitlines() == [
+        f"params.yaml: score.metrics.{name}: found data of 3 classes, expected 4 or more; remove the metric"
+        for name in ("mosaic_focus", "mosaic_focus@again")
+    ]
+
+
+def test_enough_classes_are_enough() -> None:
+    check_classes(settings(ASKED), 4)
+    check_classes(settings({"class_sensitivity": {}}), 1)
 
 
 @pytest.mark.parametrize("fractions", [[], [0.0], [-0.1], ["half"], [math.nan], 0.5])

@@ -13,6 +13,7 @@ import yaml
 from epsilens import artifacts
 from epsilens.attributions import ATTRIBUTIONS
 from epsilens.data.manifest import write
+from epsilens.errors import ConfigError
 from epsilens.models import build
 from epsilens.models.checkpoints import save
 from epsilens.types import Samples
@@ -107,18 +108,63 @@ def test_the_audit_is_of_the_cells_that_it_names_and_all_have_traits(study: Path
     if len(kinds) > 1:
         assert norms["scale"].tolist() == norms["temperature"].tolist() == (norms["none"] / 2).tolist()
         scores = artifacts.read_rows(folder / artifacts.AUDITED).to_pandas()
-        assert list(scores) == [
-            "epsilon",
-            "seed",
-            "attribution",
-            "image",
-            "correct",
-            "kind",
-            "amount",
-            "metric",
-            "score",
-        ]
+        shared = ["epsilon", "seed", "image", "correct", "attribution", "kind", "amount"]
+        assert list(scores) == [*shared, "metric", "score"]
         assert len(scores) == 3 * 3 * len(params["score"]["metrics"])
         assert set(scores["attribution"]) == {"gradient"}
     else:
         assert not (folder / artifacts.AUDITED).exists()
+
+
+def test_too_few_classes_for_a_mosaic_are_reported_before_anything_is_scored(study: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["score"]["metrics"] = {"gini": {}, "mosaic_focus": {}}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"score\.metrics\.mosaic_focus: found data of 3 classes, expected 4 or more"):
+        score.main()
+
+
+def test_a_curve_of_random_layers_is_scored(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One layer from the output, two, all; the training images are read once."""
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["attribute"]["methods"] = {"gradient": {}, "sobel": {}, "expected_gradients": {"samples": 1}}
+    depths = {
+        "randomisation@top1": {"layers": 1},
+        "randomisation@top2": {"layers": 2},
+        "randomisation": {"layers": "all"},
+    }
+    params["score"]["metrics"] = depths
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    attribute.main()
+    read: list[int] = []
+    references = score.references
+    monkeypatch.setattr(score, "references", lambda: (read.append(1), references())[1])
+    score.main()
+    rows = artifacts.read_rows(artifacts.cell(artifacts.SCORES, *CELL) / artifacts.ROWS).to_pydict()
+    found: dict[tuple[str, str], list[float]] = {}
+    for method, metric, value in zip(rows["attribution"], rows["metric"], rows["score"], strict=True):
+        found.setdefault((method, metric), []).append(value)
+    assert read == [1]
+    assert all(found["sobel", name] == pytest.approx([1.0] * 3) for name in depths)
+    assert len({tuple(found["gradient", name]) for name in depths}) == 3
+    assert max(found["gradient", "randomisation"]) < 0.9
+
+
+def test_the_class_that_is_explained_is_that_of_the_logits(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two logits that differ by less than their probabilities can show in float32."""
+
+    class Close(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = torch.nn.Conv2d(3, 3, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 1e-12 * torch.tensor([1.0, 2.0, 3.0]) + 0 * self.mix(images).mean(dim=(2, 3))
+
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["attribute"]["methods"] = {"sobel": {}}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    monkeypatch.setattr(attribute, "load", lambda *_: Close())
+    attribute.main()
+    folder = artifacts.cell(artifacts.ATTRIBUTIONS, *CELL)
+    assert artifacts.read_rows(folder / artifacts.INDEX)["target"].to_pylist() == [2, 2, 2]

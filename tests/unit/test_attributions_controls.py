@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -147,6 +147,52 @@ def test_randomised_depends_on_the_seed_alone() -> None:
     assert pointers.isdisjoint(parameter.data_ptr() for parameter in randomised(network, 3).parameters())
 
 
+def changed(network: nn.Module, layers: int | Literal["all"]) -> set[str]:
+    """The modules of which some tensor is not as it was learned."""
+    new, old = randomised(network, 3, layers).state_dict(), network.state_dict()
+    return {name.rpartition(".")[0] for name in new if not torch.equal(new[name], old[name])}
+
+
+def test_randomised_goes_from_the_top_down() -> None:
+    """The last two convolutions and linear layers are random, with the normalisation between them; then three; then all."""
+    network = small()
+    begun = [name for name, module in network.named_modules() if hasattr(module, "reset_parameters")]
+    heavy = [name for name in begun if isinstance(network.get_submodule(name), nn.Conv2d | nn.Linear)]
+    assert changed(network, 1) == {heavy[-1]} == {"1.head"}
+    for layers in (2, 3, len(heavy)):
+        assert changed(network, layers) == set(begun[begun.index(heavy[-layers]) :])
+    assert changed(network, 2) > {heavy[-2], heavy[-1]}  # something is normalised between them
+    assert changed(network, len(heavy)) == changed(network, "all") == set(begun)
+    two, everything = randomised(network, 3, 2).state_dict(), randomised(network, 3).state_dict()
+    assert all(torch.equal(two[f"{name}.weight"], everything[f"{name}.weight"]) for name in heavy[-2:])
+
+
+def test_a_container_that_can_begin_anew_is_no_layer_of_its_own() -> None:
+    class Block(nn.Sequential):
+        def reset_parameters(self) -> None:
+            """Its parts have their own."""
+
+    network = nn.Sequential(Block(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)), nn.Flatten(), nn.Linear(16, K))
+    assert changed(network, 2) == {"0.1", "2"}
+    assert changed(network, 3) == {"0.0", "0.1", "2"}
+    with pytest.raises(ConfigError, match="found 4, expected 1 to 3"):
+        randomised(network, 0, 4)
+
+
+def test_a_random_head_on_a_learned_body_leaves_the_features_and_changes_the_logits() -> None:
+    network, images = small(), torch.rand(N, C, 9, 8)
+    fresh = randomised(network, 3, 1)
+    torch.testing.assert_close(fresh.get_submodule("1.features")(images), network.get_submodule("1.features")(images))
+    assert not torch.allclose(fresh(images), network(images))
+
+
+def test_more_random_layers_than_there_are_is_an_error() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, K))
+    randomised(network, 0, 2)
+    with pytest.raises(ConfigError, match=r"layers: found 3, expected 1 to 2, .*, or all"):
+        randomised(network, 0, 3)
+
+
 def test_randomised_refuses_a_layer_that_it_cannot_begin_anew() -> None:
     class Scale(nn.Module):
         def __init__(self) -> None:
@@ -167,6 +213,14 @@ def test_the_control_of_random_weights_is_the_method_on_the_randomised_network()
     assert torch.equal(maps, expected)
     own = explainer(network, "smoothgrad", given["of"]["smoothgrad"], 2)(images, TARGETS, SEEDS)
     assert not torch.allclose(maps, own)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", None])
+def test_the_seed_of_random_weights_is_a_number_from_zero(seed: Any) -> None:
+    config = AttributeConfig(batch_size=2, gallery=0, seed=0, methods={"randomised": {**GRADIENT, "seed": seed}})
+    with pytest.raises(ConfigError, match=r"randomised\.seed: found"):
+        check(config)
+    check(config.model_copy(update={"methods": {"randomised": {**GRADIENT, "seed": 0}}}))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from epsilens.attributions import completeness, explainer
 from epsilens.attributions.axioms import completeness_error, verdict
 from epsilens.attributions.config import AttributeConfig
-from epsilens.attributions.gradients import blurred
+from epsilens.attributions.gradients import BASELINES, blurred
 from epsilens.errors import ConfigError, DataError
 from epsilens.randomness import noise_seeds
 
@@ -88,8 +88,8 @@ def test_integrated_gradients_of_a_small_network_are_complete(
     """For the class whose logit moved furthest. Fifty points integrate a smooth network exactly; at the kinks of ReLU the
     error falls only with the number of points, and a thousandth takes hundreds."""
     images, network = torch.rand(N, C, 12, 9, dtype=torch.float64), conv_net(activation=activation)
-    start = torch.zeros_like(images) if baseline == "black" else blurred(images)
-    targets = (network(images) - network(start)).abs().argmax(dim=1)
+    start = BASELINES[baseline]
+    targets = (network(images) - network(start(images))).abs().argmax(dim=1)
 
     def error(name: str, **given: Any) -> Tensor:
         maps = explainer(network, name, given, 3)(images, targets, SEEDS)
@@ -100,15 +100,15 @@ def test_integrated_gradients_of_a_small_network_are_complete(
 
 
 def test_the_completeness_error_is_relative_and_of_each_image(images: Tensor) -> None:
-    start = torch.zeros_like(images)
+    start, black = torch.zeros_like, torch.zeros_like(images)
     exact = FACTOR * images**3
     scaled = exact * torch.tensor([1.1, 1.0, 0.5]).view(-1, 1, 1, 1)
     found = completeness_error(Cubic(), images, start, TARGETS, scaled, 2)
     torch.testing.assert_close(found, torch.tensor([0.1, 0.0, 0.5], dtype=torch.float64), rtol=1e-6, atol=1e-12)
-    still = completeness_error(Cubic(), start, start, TARGETS, scaled * torch.tensor([1.0, 0, 0]).view(-1, 1, 1, 1), 2)
+    still = completeness_error(Cubic(), black, start, TARGETS, scaled * torch.tensor([1.0, 0, 0]).view(-1, 1, 1, 1), 2)
     assert still[0] == torch.inf
     assert still[1:].isnan().all()
-    assert completeness_error(Cubic(), images[:0], start[:0], TARGETS[:0], exact[:0], 2).shape == (0,)
+    assert completeness_error(Cubic(), images[:0], start, TARGETS[:0], exact[:0], 2).shape == (0,)
 
 
 def test_completeness_is_measured_of_the_methods_that_promise_it_and_against_their_own_baseline(images: Tensor) -> None:
@@ -127,7 +127,7 @@ def test_the_network_is_given_back_by_the_measure_of_completeness(images: Tensor
     network = conv_net()
     network(images)
     network.train().requires_grad_(True)
-    completeness_error(network, images, 0 * images, TARGETS, images, 2)
+    completeness_error(network, images, torch.zeros_like, TARGETS, images, 2)
     assert all(module.training for module in network.modules())
     assert all(parameter.requires_grad for parameter in network.parameters())
 

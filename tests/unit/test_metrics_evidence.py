@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from epsilens.metrics import METRICS, score
-from epsilens.metrics.evidence import Evidence
+from epsilens.metrics import METRICS, needs, score
+from epsilens.metrics.evidence import Evidence, Removal
+from epsilens.metrics.faithfulness import deletion_auc
 from epsilens.metrics.imputation import impute
 from epsilens.randomness import per_image
+from epsilens.types import Explainer
 
 SHAPE = (2, 4, 5)
 FRACTIONS = (0.1, 0.5, 0.9)
@@ -324,9 +326,9 @@ def test_a_method_that_looks_at_neither_class_nor_weights_has_one_also_if_it_is_
 
     images, drawn = spotted(3), torch.tensor([3, 4, 5])
     one = evidence(images=images, explain=control, attributions=control(images, images, drawn), map_seeds=drawn)
-    asked = {"class_sensitivity": {}, "randomisation": {}}
+    asked = {"class_sensitivity": {}, "randomisation": {"layers": "all"}}
     assert score(one, asked)["randomisation"].isnan().all()  # there is no such network
-    found = score(replace(one, randomised=control), asked)
+    found = score(replace(one, randomised=lambda _: control), asked)
     assert found["class_sensitivity"].tolist() == pytest.approx([1.0] * 3)
     assert found["randomisation"].tolist() == pytest.approx([1.0] * 3)
 
@@ -337,5 +339,55 @@ def test_the_randomised_network_explains_the_same_class() -> None:
         return ramp.where(targets.view(-1, 1, 1, 1) == 1, ramp.flip(2, 3))
 
     ramp = by_class(spotted(3), torch.ones(3), torch.ones(3))
-    one = evidence(attributions=ramp, targets=torch.tensor([1, 0, 1]), randomised=by_class)
-    assert score(one, {"randomisation": {}})["randomisation"].tolist() == pytest.approx([1.0, -1.0, 1.0])
+    one = evidence(attributions=ramp, targets=torch.tensor([1, 0, 1]), randomised=lambda _: by_class)
+    found = score(one, {"randomisation": {"layers": "all"}})["randomisation"]
+    assert found.tolist() == pytest.approx([1.0, -1.0, 1.0])
+
+
+def test_each_number_of_random_layers_is_explained_once_a_part() -> None:
+    ramp = torch.arange(20.0).view(1, 1, 4, 5).expand(3, *SHAPE) + 1
+    asked: list[object] = []
+
+    def randomised(layers: object) -> Explainer:
+        asked.append(layers)
+        return lambda images, *_: (ramp if layers == 1 else ramp.flip(2, 3))[: len(images)]
+
+    curve = {"randomisation@top1": {"layers": 1}, "randomisation@all": {"layers": "all"}}
+    one = evidence(attributions=ramp, randomised=randomised, batch_size=3)
+    found = score(one, {**curve, "randomisation@again": {"layers": 1}})
+    assert found["randomisation@top1"].tolist() == pytest.approx([1.0] * 3)
+    assert found["randomisation@all"].tolist() == pytest.approx([-1.0] * 3)
+    assert torch.equal(found["randomisation@again"], found["randomisation@top1"])
+    assert asked == [1, "all"]
+
+
+def test_the_fractions_are_those_of_params_and_not_rounded_to_float32() -> None:
+    """Removing 1/10 halves the probability, removing 3/10 takes all: (0.1 · 1.5/2 + 0.2 · 0.5/2) / 0.3."""
+    one, fractions = evidence(), (0.1, 0.3)
+    left = torch.tensor([[0.5], [0.0]], dtype=torch.float64).expand(2, 3)
+    one._done["removal", fractions] = Removal(left, left, left, left)
+    whole = replace(
+        one, predict=lambda images: torch.tensor([[-math.inf, 0.0]]).expand(len(images), 2), _done=one._done
+    )
+    expected = (0.1 * 1.5 / 2 + 0.2 * 0.5 / 2) / 0.3
+    for need in (needs.deletion, needs.insertion):
+        assert need(deletion_auc, whole, fractions=fractions).tolist() == pytest.approx([expected] * 3, rel=1e-14)
+
+
+def test_both_ends_of_a_path_are_filled_with_the_same_noise() -> None:
+    """On a flat image the imputed pixels are the noise: what the middle ones got cannot depend on which end went first."""
+    seen: list[Tensor] = []
+
+    def watch(images: Tensor) -> Tensor:
+        seen.append(images - 0.5)
+        return images.new_ones(len(images), 2)
+
+    flat = torch.full((2, *SHAPE), 0.5, dtype=torch.float64)
+    evidence(images=flat, predict=watch, batch_size=100).removal((0.6, 0.9))
+    six, six_most, nine, nine_most = torch.cat(seen).view(4, 2, *SHAPE)
+    for least, most in ((six, six_most), (nine, nine_most)):
+        both = (least.abs() > 1e-9) & (most.abs() > 1e-9)
+        assert both.any()
+        torch.testing.assert_close(least[both], most[both], rtol=0, atol=1e-9)
+    both = (six.abs() > 1e-9) & (nine.abs() > 1e-9)
+    assert not torch.isclose(six[both], nine[both]).any()

@@ -54,6 +54,11 @@ def test_infidelity_sees_neither_scale_however_small() -> None:
     torch.testing.assert_close(infidelity(-1e-200 * z, 1e-180 * d), infidelity(z, d))
 
 
+def test_infidelity_of_a_perfect_map_is_never_below_zero() -> None:
+    d = torch.randn(7, 2000, dtype=torch.float64)
+    assert infidelity(d / 3, d).min() == 0
+
+
 def test_infidelity_of_noise_is_near_one_less_one_over_the_samples() -> None:
     found = infidelity(torch.randn(8, 4000), torch.randn(8, 4000))
     assert found.mean().item() == pytest.approx(1 - 1 / 8, abs=0.01)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from epsilens.errors import NumericError
+from epsilens.errors import DataError, NumericError
 from epsilens.metrics import score
 from epsilens.metrics.evidence import Evidence
 from epsilens.metrics.mosaics import cells, partners, tiled
@@ -30,6 +30,11 @@ def test_partners_are_of_three_other_classes() -> None:
 def test_partners_do_not_depend_on_the_order() -> None:
     order = torch.randperm(COUNT)
     assert torch.equal(SEEDS[order][partners(CLASSES[order], SEEDS[order])], SEEDS[partners(CLASSES, SEEDS)][order])
+
+
+def test_four_classes_are_enough() -> None:
+    found = partners(CLASSES % 4, SEEDS)
+    assert all(len(set(row)) == 4 for row in torch.cat([CLASSES[:, None] % 4, (CLASSES % 4)[found]], dim=1).tolist())
 
 
 def test_three_classes_are_not_enough() -> None:
@@ -103,9 +108,15 @@ def test_a_method_of_a_fixed_size_has_no_focus_and_other_errors_are_errors() -> 
     def fixed(images: Tensor, *_: Tensor) -> Tensor:
         return images - torch.zeros(1, 5, HEIGHT, WIDTH)
 
+    def referring(images: Tensor, *_: Tensor) -> Tensor:
+        if images.shape[2:] != (HEIGHT, WIDTH):
+            raise DataError("references of another shape")
+        return images
+
     def broken(images: Tensor, *_: Tensor) -> Tensor:
         raise NumericError("NaN")
 
+    assert score(evidence(explain=referring), {"mosaic_focus": {}})["mosaic_focus"].isnan().all()
     assert score(evidence(explain=fixed), {"mosaic_focus": {}})["mosaic_focus"].isnan().all()
     with pytest.raises(NumericError):
         score(evidence(explain=broken), {"mosaic_focus": {}})

@@ -182,6 +182,21 @@ def test_relative_output_stability_is_the_quotient_with_the_spread_of_the_logits
     assert again.tolist() == pytest.approx(found.tolist())
 
 
+@pytest.mark.parametrize("classes", [3, 10, 49])
+def test_equal_logits_have_no_spread_whatever_their_mean_is_rounded_to(classes: int) -> None:
+    """In float64 the mean of three tenths is not a tenth."""
+    logits = torch.full((2, classes), 0.1, dtype=torch.float64)
+    near = logits + torch.rand(1, 2, classes, dtype=torch.float64)
+    assert stability.relative_output_stability(A, beside(0.2), all_kept(1, 2), logits, near).isnan().all()
+
+
+def test_a_map_that_does_not_move_counts_as_moved_by_what_float32_resolves() -> None:
+    found = stability.relative_input_stability(A, beside(1e-12), all_kept(1, 2), X, shifted(0.1))
+    moved = stability.relative_input_stability(A, beside(0.2), all_kept(1, 2), X, shifted(0.1))
+    expected = [value + math.log10(torch.finfo(torch.float32).eps / 0.2) for value in moved.tolist()]
+    assert found.tolist() == pytest.approx(expected)
+
+
 def test_the_original_rises_by_one_when_the_logits_shrink_tenfold() -> None:
     near = LOGITS + torch.tensor([[[0.8, 0.0], [0.0, 0.1]]], dtype=torch.float64)
     found = stability.relative_output_stability_original(A, beside(0.2), all_kept(1, 2), LOGITS, near)
@@ -195,6 +210,7 @@ def test_logits_that_stay_count_as_moved_by_tau_and_in_the_original_not_at_all()
     found = stability.relative_output_stability(A, beside(0.2), all_kept(1, 2), LOGITS, near)
     assert found.tolist() == pytest.approx([math.log10(0.2 / stability.SAME_OUTPUT)] * 2)
     assert stability.relative_output_stability_original(A, beside(0.2), all_kept(1, 2), LOGITS, near).isnan().all()
+    assert torch.finfo(torch.float16).eps == stability.SAME_OUTPUT  # TensorFloat-32 has as many digits
     flat = torch.full_like(LOGITS, 3.0)
     assert stability.relative_output_stability(A, beside(0.2), all_kept(1, 2), flat, near).isnan().all()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from epsilens.metrics import score
-from epsilens.metrics.evidence import Evidence
+from epsilens.metrics.evidence import Evidence, Neighbourhood
 from epsilens.metrics.stability import distances
 from epsilens.metrics.worst import climb, outward
 from epsilens.randomness import noise_seeds
@@ -158,3 +159,19 @@ def test_a_linear_network_cannot_be_attacked() -> None:
 def test_it_does_not_go_beyond_what_directions_can_be_apart() -> None:
     found = score(evidence(network(nn.ReLU())), {"adversarial_stability": {**STABLE, "steps": 20}})
     assert (found["adversarial_stability"] <= math.sqrt(2)).all()
+
+
+def test_it_starts_from_a_sample_that_is_kept_however_far_the_others_are_or_near() -> None:
+    """A kept sample that has hardly moved, beside flipped ones whose map shares no pixel with the map, or is the map."""
+    one = evidence(network(nn.ReLU()), explain=lambda images, *_: torch.ones_like(images))
+    base = torch.zeros(COUNT, *SHAPE, dtype=torch.float64)
+    base[:, :, :3] = 1
+    near = base + 0.1
+    kept = torch.tensor([[False], [True], [False]]).expand(3, COUNT)
+    samples = torch.stack([1 - base, near, base])
+    found = Neighbourhood(one.images.expand(3, *one.images.shape), samples, torch.zeros(3, COUNT, 3), kept)
+    whole = replace(one, attributions=base, predict=lambda images: torch.full((len(images), 3), math.nan), _done={})
+    whole._done["neighbourhood", 12, 3] = found
+    worst = whole.worst(12, 3, 1)
+    assert torch.equal(worst.attributions, near)
+    assert worst.kept.all()

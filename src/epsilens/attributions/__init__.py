@@ -163,15 +163,9 @@ def completeness(
 ) -> dict[str, Scores]:
     """The completeness error of every image, for the configured methods that promise to be complete."""
     bound = {name: bind(name, given, f"attribute.methods.{name}") for name, given in config.methods.items()}
+    baselines, size = gradients.BASELINES, config.batch_size
     return {
-        name: completeness_error(
-            network,
-            images,
-            gradients.BASELINES[each.options["baseline"]](images),
-            targets,
-            maps[name],
-            config.batch_size,
-        )
+        name: completeness_error(network, images, baselines[each.options["baseline"]], targets, maps[name], size)
         for name, each in bound.items()
         if each.entry.complete
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -11,21 +13,26 @@ from epsilens.types import Attributions, Images, Labels, Scores
 TOLERATED = 0.05  # relative error above which more steps are asked for
 
 
-@torch.no_grad()
 def completeness_error(
-    network: nn.Module, images: Images, baselines: Images, targets: Labels, maps: Attributions, batch_size: int
+    network: nn.Module,
+    images: Images,
+    baseline: Callable[[Images], Images],
+    targets: Labels,
+    maps: Attributions,
+    batch_size: int,
 ) -> Scores:
-    """|Σ g - gain| / |gain| with gain = h(x) - h(baseline) of the target's logit, one number an image.
+    """|Σ g - gain| / |gain| with gain = h(x) - h(baseline(x)) of the target's logit, one number an image.
 
     Where the logit does not move: infinite if the map does not sum to 0, else NaN. A logit that hardly moves makes it
     large, whatever the map is worth.
     """
-    gains = []
+    errors = [maps.new_empty(0, dtype=torch.float64)]
     with borrowed(network), torch.no_grad():
-        for x, start, target in zip(*(part.split(batch_size) for part in (images, baselines, targets)), strict=True):
-            gains.append((network(x).double() - network(start).double()).gather(1, target[:, None])[:, 0])
-    gain = torch.cat(gains) if gains else maps.new_zeros(0).double()
-    return (maps.double().sum(dim=(1, 2, 3)) - gain).abs() / gain.abs()
+        for x, target, part in zip(*(whole.split(batch_size) for whole in (images, targets, maps)), strict=True):
+            gains = network(x).double() - network(baseline(x)).double()
+            gain = gains.gather(1, target[:, None])[:, 0]
+            errors.append((part.double().sum(dim=(1, 2, 3)) - gain).abs() / gain.abs())
+    return torch.cat(errors)
 
 
 def verdict(name: str, errors: Scores) -> str:

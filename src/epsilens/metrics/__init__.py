@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from epsilens.errors import ConfigError
-from epsilens.metrics import alignment, conciseness, faithfulness, needs, relevance, sanity, stability
+from epsilens.metrics import alignment, conciseness, faithfulness, mosaics, needs, relevance, sanity, stability
 from epsilens.metrics.config import AuditConfig, ScoreConfig
 from epsilens.metrics.confounds import Audited, Tempered, audited, changes
 from epsilens.metrics.evidence import Evidence
@@ -23,23 +23,20 @@ from epsilens.metrics.facts import Facts, Metric
 from epsilens.registry import choose, labelled, options
 from epsilens.types import Scores
 
+ANY = (-math.inf, math.inf)
+CHALASANI, GHORBANI, AGARWAL, ARRAS = "arXiv:1810.06583", "arXiv:1710.10547", "arXiv:2203.06877", "arXiv:2003.07258"
+
 METRICS: dict[str, Metric] = {
     "gini": Metric(
         conciseness.gini,
         needs.maps,
-        Facts("Gini index", "conciseness", "higher", 0, 1, None, "arXiv:1810.06583; Gaussian noise has 0.24"),
+        Facts("Gini index", "conciseness", "higher", 0, 1, None, f"{CHALASANI}; Gaussian noise has 0.24"),
     ),
     "gini_all_channels": Metric(
         conciseness.gini_all_channels,
         needs.maps,
         Facts(
-            "Gini index of all channels",
-            "conciseness",
-            "higher",
-            0,
-            1,
-            None,
-            "arXiv:1810.06583; Gaussian noise has 0.41",
+            "Gini index of all channels", "conciseness", "higher", 0, 1, None, f"{CHALASANI}; Gaussian noise has 0.41"
         ),
     ),
     "gini_positive": Metric(
@@ -59,7 +56,7 @@ METRICS: dict[str, Metric] = {
     "regional_gini": Metric(
         conciseness.regional_gini,
         needs.blocks,
-        Facts("Gini index of regions", "conciseness", None, 0, 1, None, "Duan et al. 2023, after arXiv:1810.06583"),
+        Facts("Gini index of regions", "conciseness", None, 0, 1, None, f"Duan et al. 2023, after {CHALASANI}"),
     ),
     "effective_fraction": Metric(
         conciseness.effective_fraction,
@@ -79,56 +76,40 @@ METRICS: dict[str, Metric] = {
     "adversarial_stability": Metric(
         stability.adversarial_stability,
         needs.worst,
-        Facts("Direction sensitivity under attack", "stability", "lower", 0, math.sqrt(2), None, "arXiv:1710.10547"),
+        Facts("Direction sensitivity under attack", "stability", "lower", 0, math.sqrt(2), None, GHORBANI),
     ),
     "rank_stability": Metric(
         stability.rank_stability,
         needs.neighbours,
-        Facts("Rank stability (Spearman)", "stability", "higher", -1, 1, 0.0, "arXiv:1710.10547"),
+        Facts("Rank stability (Spearman)", "stability", "higher", -1, 1, 0.0, GHORBANI),
     ),
     "top_stability": Metric(
         stability.top_stability,
         needs.neighbours,
-        Facts("Top-10 % stability", "stability", "higher", 0, 1, stability.TOP, "arXiv:1710.10547"),
+        Facts("Top-10 % stability", "stability", "higher", 0, 1, stability.TOP, GHORBANI),
     ),
     "relative_input_stability": Metric(
         stability.relative_input_stability,
         needs.inputs,
-        Facts("Relative input stability (log10)", "stability", "lower", -math.inf, math.inf, None, "arXiv:2203.06877"),
+        Facts("Relative input stability (log10)", "stability", "lower", *ANY, None, AGARWAL),
         frozenset({"own scale"}),
     ),
     "relative_input_stability_elementwise": Metric(
         stability.relative_input_stability_elementwise,
         needs.inputs,
-        Facts(
-            "Relative input stability, elementwise (log10)",
-            "stability",
-            "lower",
-            -math.inf,
-            math.inf,
-            None,
-            "arXiv:2203.06877",
-        ),
+        Facts("Relative input stability, elementwise (log10)", "stability", "lower", *ANY, None, AGARWAL),
         frozenset({"own scale"}),
     ),
     "relative_output_stability": Metric(
         stability.relative_output_stability,
         needs.outputs,
-        Facts("Relative output stability (log10)", "stability", "lower", -math.inf, math.inf, None, "arXiv:2203.06877"),
+        Facts("Relative output stability (log10)", "stability", "lower", *ANY, None, AGARWAL),
         frozenset({"own scale"}),
     ),
     "relative_output_stability_original": Metric(
         stability.relative_output_stability_original,
         needs.outputs,
-        Facts(
-            "Relative output stability, original (log10)",
-            "stability",
-            "lower",
-            -math.inf,
-            math.inf,
-            None,
-            "arXiv:2203.06877",
-        ),
+        Facts("Relative output stability, original (log10)", "stability", "lower", *ANY, None, AGARWAL),
         frozenset({"own scale", "logit scale"}),
     ),
     "retention": Metric(
@@ -139,22 +120,22 @@ METRICS: dict[str, Metric] = {
     "relevance_mass": Metric(
         relevance.relevance_mass,
         needs.masks,
-        Facts("Relevance mass", "relevance", "higher", 0, 1, None, "arXiv:2003.07258"),
+        Facts("Relevance mass", "relevance", "higher", 0, 1, None, ARRAS),
     ),
     "relevance_rank": Metric(
         relevance.relevance_rank,
         needs.masks,
-        Facts("Relevance rank", "relevance", "higher", 0, 1, None, "arXiv:2003.07258"),
+        Facts("Relevance rank", "relevance", "higher", 0, 1, None, ARRAS),
     ),
     "relevance_mass_corrected": Metric(
         relevance.relevance_mass_corrected,
         needs.masks,
-        Facts("Relevance mass over chance", "relevance", "higher", -math.inf, 1, 0.0, "arXiv:2003.07258"),
+        Facts("Relevance mass over chance", "relevance", "higher", -math.inf, 1, 0.0, ARRAS),
     ),
     "relevance_rank_corrected": Metric(
         relevance.relevance_rank_corrected,
         needs.masks,
-        Facts("Relevance rank over chance", "relevance", "higher", -math.inf, 1, 0.0, "arXiv:2003.07258"),
+        Facts("Relevance rank over chance", "relevance", "higher", -math.inf, 1, 0.0, ARRAS),
     ),
     "pointing_game": Metric(
         relevance.pointing_game,
@@ -166,6 +147,7 @@ METRICS: dict[str, Metric] = {
         needs.mosaic,
         Facts("Focus in a mosaic", "relevance", "higher", 0, 1, 0.25, "arXiv:2109.15035"),
         frozenset({"sign", "other images"}),
+        classes=mosaics.CELLS,
     ),
     "road_gap": Metric(
         faithfulness.road_gap,
@@ -220,6 +202,18 @@ def check(config: ScoreConfig) -> None:
             _bound(name, given)
         except ConfigError as error:
             lines.append(str(error))
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def check_classes(config: ScoreConfig, classes: int) -> None:
+    """Raises one ConfigError for all metrics that need more classes than the data have."""
+    needed = {name: choose(METRICS, name, f"score.metrics.{name}").classes for name in config.metrics}
+    lines = [
+        f"params.yaml: score.metrics.{name}: found data of {classes} classes, expected {count} or more; remove the metric"
+        for name, count in needed.items()
+        if classes < count
+    ]
     if lines:
         raise ConfigError("\n".join(lines))
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from epsilens.metrics.config import AuditConfig
-from epsilens.metrics.evidence import Evidence
+from epsilens.metrics.evidence import Evidence, Layers
 from epsilens.metrics.traits import traits
 from epsilens.types import Attributions, Explainer, Scores
 
@@ -102,9 +102,10 @@ def _with_maps(change: Callable[[Attributions], Attributions], evidence: Evidenc
     def explain(*given: Tensor) -> Attributions:
         return change(inner(*given))
 
-    def explain_random(*given: Tensor) -> Attributions:
+    def explain_random(layers: Layers) -> Explainer:
         assert unlearned is not None
-        return change(unlearned(*given))
+        random = unlearned(layers)
+        return lambda *given: change(random(*given))
 
     maps, other = change(evidence.attributions), None if unlearned is None else explain_random
     return replace(evidence, attributions=maps, explain=explain, randomised=other, _done={})

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from epsilens.errors import DataError
 from epsilens.metrics import mosaics
 from epsilens.metrics.imputation import impute
 from epsilens.metrics.stability import distances
@@ -18,6 +19,7 @@ from epsilens.metrics.worst import climb
 from epsilens.randomness import derive, per_image
 from epsilens.types import Attributions, Explainer, Images, Labels, Logits, Masks, Model, NoiseSeeds, Scores
 
+Layers = int | Literal["all"]  # of random weights, from the output
 IMPUTATION_NOISE = (
     0.01  # standard deviation on imputed pixels, as in the reference, so that they cannot be told by smoothness
 )
@@ -69,7 +71,7 @@ class Evidence:
 
     Every score is one image's own, so that `parts` may be scored one after the other, and memory is that of one batch.
     seeds: of the noise that metrics draw. map_seeds: those with which `attributions` were made; `seeds` if None.
-    randomised: the method on the same network with random weights, where there is one.
+    randomised: the method on the same network with that many layers of random weights, where there is one.
     """
 
     images: Images
@@ -81,7 +83,7 @@ class Evidence:
     explain: Explainer
     batch_size: int
     map_seeds: NoiseSeeds | None = None
-    randomised: Explainer | None = None
+    randomised: Callable[[Layers], Explainer] | None = None
     _of: tuple[Evidence, slice] | None = field(default=None, repr=False)  # what this is a part of, and which
     _done: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
@@ -133,12 +135,12 @@ class Evidence:
         """Maps of the class that the network holds for second most likely, with the noise of the maps; NaN without one."""
         return self._once("runner-up", self._runner_up)
 
-    def unlearned(self) -> Attributions:
-        """Maps of the same class by the network with random weights, with the noise of the maps; NaN without one."""
+    def unlearned(self, layers: Layers) -> Attributions:
+        """Maps of the same class by the network whose last `layers` are random, with the noise of the maps; NaN without."""
         if self.randomised is None:
             return torch.full_like(self.attributions, torch.nan)
-        explain = self.randomised
-        return self._once("unlearned", lambda: explain(self.images, self.targets, self._map_seeds()))
+        make = self.randomised
+        return self._once(("unlearned", layers), lambda: make(layers)(self.images, self.targets, self._map_seeds()))
 
     def mosaic(self) -> Mosaic:
         """Each image in a mosaic with three of other classes, by the network's own predictions, from the whole evidence."""
@@ -215,7 +217,9 @@ class Evidence:
     def _ascending(self, weights: Tensor) -> Tensor:
         """Pixels `[N, n]`, the least relevant first. Ties are in an order drawn for the image: in that of the pixels, a map
         that is flat, as many are on a plain background, would rank the top of the image below its bottom."""
-        drawn = per_image(torch.rand, tuple(weights.shape[1:]), self.seeds, "ties").to(weights).argsort(dim=1)
+        drawn = (
+            per_image(torch.rand, tuple(weights.shape[1:]), self.seeds, "ties").to(weights).argsort(dim=1, stable=True)
+        )
         return drawn.gather(1, weights.gather(1, drawn).argsort(dim=1, stable=True))
 
     def _without(self, removed: Tensor, noise: Tensor) -> Images:
@@ -266,7 +270,7 @@ class Evidence:
             return self.explain(tiled, self.targets[rows], self._map_seeds()[rows])
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, AssertionError):  # the latter is captum's
+        except (RuntimeError, AssertionError, DataError):  # the others are captum's, and of references of one size
             return None
 
     @property

@@ -35,9 +35,11 @@ class Metric:
     varies: the changes that the score does not survive. All others it survives (tests/contract holds both): a factor for
     each map of its own, one factor for all maps of a method, the sign of the map, scale and shift of the logits, other
     images in the evaluation set. Batch size and order never matter.
+    classes: how many the data must have at least, or no image has a score.
     """
 
     compute: Callable[..., Scores]
     needs: Callable[..., Scores]
     facts: Facts
     varies: frozenset[Change] = frozenset()
+    classes: int = 1

@@ -6,12 +6,12 @@ Keyword-only arguments are the metric's options in params.yaml.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from epsilens.metrics.evidence import Evidence
+from epsilens.metrics.evidence import Evidence, Layers
 from epsilens.types import Scores
 
 Compute = Callable[..., Scores]
@@ -19,6 +19,15 @@ Count = Annotated[int, Field(ge=1)]
 Radius = Annotated[float, Field(gt=0, le=255)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Shares = Annotated[tuple[Share, ...], Field(min_length=1)]
+
+
+def _depth(value: Any) -> Any:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError("all, or a number of layers from the output, at least 1")
+
+
+Depth = Annotated[Layers, BeforeValidator(_depth)]
 
 
 def maps(compute: Compute, evidence: Evidence) -> Scores:
@@ -80,14 +89,14 @@ def removal(compute: Compute, evidence: Evidence, *, fractions: Shares) -> Score
 def deletion(compute: Compute, evidence: Evidence, *, fractions: Shares) -> Scores:
     """compute(fractions, probabilities, clean probability), the most relevant pixels removed."""
     path = evidence.removal(fractions)
-    return compute(torch.tensor(fractions), path.most_probability, evidence.probability())
+    return compute(torch.tensor(fractions, dtype=torch.float64), path.most_probability, evidence.probability())
 
 
 def insertion(compute: Compute, evidence: Evidence, *, fractions: Shares) -> Scores:
     """compute(fractions, probabilities, clean probability), the least relevant pixels removed: what is left is what was
     inserted, the most relevant first."""
     path = evidence.removal(fractions)
-    return compute(torch.tensor(fractions), path.least_probability, evidence.probability())
+    return compute(torch.tensor(fractions, dtype=torch.float64), path.least_probability, evidence.probability())
 
 
 def noise(
@@ -102,6 +111,6 @@ def other_class(compute: Compute, evidence: Evidence) -> Scores:
     return compute(evidence.attributions, evidence.runner_up())
 
 
-def other_network(compute: Compute, evidence: Evidence) -> Scores:
-    """compute(attributions, attributions of the network with random weights); NaN if there is none."""
-    return compute(evidence.attributions, evidence.unlearned())
+def other_network(compute: Compute, evidence: Evidence, *, layers: Depth) -> Scores:
+    """compute(attributions, attributions of the network whose last `layers` have random weights); NaN if there is none."""
+    return compute(evidence.attributions, evidence.unlearned(layers))

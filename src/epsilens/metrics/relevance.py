@@ -60,8 +60,9 @@ def mosaic_focus(attributions: Attributions, cells: Tensor) -> Scores:
 
 
 def _corrected(scores: Scores, masks: Masks) -> Tensor:
-    chance = masks.flatten(1).double().mean(dim=1)
-    return ((scores - chance) / (1 - chance)).where(chance < 1, torch.nan)
+    inside = masks.flatten(1)
+    chance = inside.double().mean(dim=1)  # of a full mask perhaps not exactly 1: CUDA multiplies by 1/n
+    return ((scores - chance) / (1 - chance)).masked_fill(inside.all(dim=1), torch.nan)
 
 
 def relevance_mass_corrected(attributions: Attributions, masks: Masks) -> Scores:

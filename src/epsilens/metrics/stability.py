@@ -121,7 +121,8 @@ def relative_output_stability(
     """
     moved = _relative(pixel_weights(perturbed), pixel_weights(attributions))
     h = logits.double()
-    spread = torch.linalg.vector_norm(h - h.mean(dim=-1, keepdim=True), dim=-1)
+    above = h - h[:, :1]  # exactly 0 where all are equal, whatever the mean is rounded to
+    spread = torch.linalg.vector_norm(above - above.mean(dim=-1, keepdim=True), dim=-1)
     answered = torch.linalg.vector_norm(near.double() - h, dim=-1) / spread
     return _max_kept(_log_ratio(moved, answered.clamp(min=SAME_OUTPUT)), kept)
 
