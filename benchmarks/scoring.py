@@ -2,15 +2,16 @@
 times, each metric that asks the network 2 times, all together 10 times less; on a GPU all together 20 times).
 
 Both score the same images by the same network, the same maps and the same perturbations, in turns (A B A B ...); medians of
-the CPU time of the process (on a GPU: of wall time). Quantus has the network as its users have it, contiguous and not frozen;
-here it is as models.checkpoints.load returns it. Quantus draws its own noise and is then handed ours, so that each pays for
-one drawing. Every score is compared; the last line is JSON.
+the CPU time of the process (on a GPU: of wall time), one thread. Quantus has the network as its users have it, contiguous and
+not frozen; here it is as models.checkpoints.load returns it. Quantus draws its own noise and is then handed ours, so that each
+pays for one drawing. Every score is compared, in a first turn that is not timed, in which Quantus has our layout: in another
+one rounding switches a ReLU in ten million, and a map with it moves by 1e-3. The last line is JSON.
 
 Equal values need Quantus' definitions where ours differ on purpose (docs/metrics.md): sensitivity that knows the scale of the
-map, elementwise relative stability, its maximum, NaN where one prediction changed, and faithfulness correlation, which is no
-metric here. These are written below, on the neighbourhood that our metrics share. ROAD is that of the pipeline, which removes
-the most and the least relevant pixels; Quantus is asked twice, the second time for max a - a. Numbers of samples are those of
-Quantus' defaults (200, 100 runs, 50 percentages), all divided by the same factor.
+map, the maximum of the elementwise relative stability, NaN where one prediction changed, and faithfulness correlation, which
+is no metric here. They are written below, on the neighbourhood that our metrics share. ROAD is that of the pipeline, which
+removes the most and the least relevant pixels; Quantus is asked twice, the second time for max a - a. Numbers of samples have
+the proportions of Quantus' defaults (200 neighbours, 100 runs, 50 percentages).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import statistics
 import sys
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -46,18 +48,22 @@ from epsilens.metrics.evidence import IMPUTATION_NOISE, Evidence
 from epsilens.metrics.relevance import relevance_mass, relevance_rank
 from epsilens.metrics.weights import pixel_weights
 from epsilens.models import build
-from epsilens.models.recalled import Recalled
+from epsilens.metrics.recalled import Recalled
 from epsilens.processes import keep_freed_memory
 from epsilens.randomness import noise_seeds, per_image
 
-SIDE, CLASSES, RADIUS, SUBSET, WARM = 32, 10, 8, 224, 1
+SIDE, CLASSES, RADIUS, SUBSET = 32, 10, 8, 224
 TOLERANCE = 1e-5  # of a score, relative where it is above 1
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64, help="one batch; in Quantus ROAD averages the first batch alone")
-    parser.add_argument("--samples", type=int, default=16, help="neighbours; half as many runs, a quarter as many shares")
+    parser.add_argument(
+        "--images", type=int, default=64, help="one batch; in Quantus ROAD averages the first batch alone"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=16, help="neighbours; half as many runs, a quarter as many shares"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     return parser.parse_args()
@@ -68,7 +74,8 @@ class Task:
     """What is scored, once for each side, and the perturbations of both."""
 
     evidence: Evidence
-    network: nn.Module  # as Quantus gets it
+    network: nn.Module  # of the evidence
+    theirs: nn.Module  # the same as Quantus' users have it
     samples: int
 
     def fresh(self) -> Evidence:
@@ -106,7 +113,7 @@ def task(channels: int, given: argparse.Namespace) -> Task:
     masks[:, 8:24, 4:20] = True
     maps = explain(images, targets, seeds)
     evidence = Evidence(images, targets, maps, masks, seeds, predict, explain, given.images)
-    return Task(evidence, theirs, given.samples)
+    return Task(evidence, network, theirs, given.samples)
 
 
 # Ours: the metrics of the pipeline, or Quantus' formulas on what the pipeline's metrics share.
@@ -200,7 +207,7 @@ class Handed:
             yield
 
 
-def ask(metric: str, one: Task, reverse: bool = False, **settings: Any) -> Any:
+def ask(metric: str, one: Task, network: nn.Module, reverse: bool = False, **settings: Any) -> Any:
     """What Quantus says of a (max a - a, if `reverse`: it wants no negative map); it writes into what it gets: copies."""
     e, a = one.evidence, pixel_weights(one.evidence.attributions)[:, None]
     arrays = {"x_batch": e.images, "y_batch": e.targets, "s_batch": e.masks[:, None]}
@@ -209,19 +216,19 @@ def ask(metric: str, one: Task, reverse: bool = False, **settings: Any) -> Any:
     made = getattr(quantus, metric)(disable_warnings=True, **settings)
     device = str(e.images.device)
     how = {"explain_func": quantus.explain, "explain_func_kwargs": {"method": "Saliency", "device": device}}
-    found = made(model=one.network, **given, **how, batch_size=len(e.images), channel_first=True, device=device)
+    found = made(model=network, **given, **how, batch_size=len(e.images), channel_first=True, device=device)
     return np.array(list(found.values() if isinstance(found, dict) else found), dtype=float)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One metric on both sides. setting: what to hand to Quantus, found once, outside of the time."""
+    """One metric on both sides, as functions of the evidence and of the network that Quantus gets."""
 
     name: str
     of_maps: bool
     task: Task
     ours: Callable[[Evidence], Tensor]
-    theirs: Callable[[], Any]
+    theirs: Callable[[nn.Module], Any]
 
 
 def of_maps(one: Task) -> list[Case]:
@@ -232,7 +239,7 @@ def of_maps(one: Task) -> list[Case]:
         "RelevanceMassAccuracy": lambda e: relevance_mass(e.attributions, e.masks),
         "RelevanceRankAccuracy": lambda e: relevance_rank(e.attributions, e.masks),
     }
-    return [Case(name, True, one, f, lambda name=name: ask(name, one, **alone)) for name, f in ours.items()]
+    return [Case(name, True, one, f, lambda net, name=name: ask(name, one, net, **alone)) for name, f in ours.items()]
 
 
 def of_neighbours(one: Task) -> list[Case]:
@@ -244,10 +251,10 @@ def of_neighbours(one: Task) -> list[Case]:
         "RelativeOutputStability": lambda e: relative_output(e, one.samples),
     }
 
-    def theirs(name: str) -> Any:
-        return ask(name, one, nr_samples=one.samples, perturb_func=Handed(near).neighbours)
+    def theirs(network: nn.Module, name: str) -> Any:
+        return ask(name, one, network, nr_samples=one.samples, perturb_func=Handed(near).neighbours)
 
-    return [Case(name, False, one, f, lambda name=name: theirs(name)) for name, f in ours.items()]
+    return [Case(name, False, one, f, lambda net, name=name: theirs(net, name)) for name, f in ours.items()]
 
 
 def of_removal(one: Task, grey: Task) -> list[Case]:
@@ -258,13 +265,14 @@ def of_removal(one: Task, grey: Task) -> list[Case]:
     noise = torch.cat([per_image(torch.randn, shape, grey.evidence.seeds, "imputation", k) for k in draws])
     percentages = [100 * q + 1e-9 for q in grey.fractions()]
 
-    def their_correlation() -> Any:
+    def their_correlation(network: nn.Module) -> Any:
+        settings = {"nr_runs": one.runs(), "subset_size": SUBSET, "return_aggregate": False}
         with Handed(subsets).subsets():
-            return ask("FaithfulnessCorrelation", one, nr_runs=one.runs(), subset_size=SUBSET, return_aggregate=False)
+            return ask("FaithfulnessCorrelation", one, network, **settings)
 
-    def their_road() -> Any:
+    def their_road(network: nn.Module) -> Any:
         both = [
-            ask("ROAD", grey, reverse, percentages=percentages, perturb_func=Handed(noise).imputed)
+            ask("ROAD", grey, network, reverse, percentages=percentages, perturb_func=Handed(noise).imputed)
             for reverse in (False, True)
         ]
         return np.concatenate(both)
@@ -283,15 +291,16 @@ def difference(ours: Tensor, theirs: Any) -> float:
     return float(((ours.cpu() - expected).abs() / expected.abs().clamp(min=1)).nan_to_num(0).max())
 
 
-def timed(run: Callable[[], Any], device: str) -> tuple[Any, float]:
-    if device == "cpu":
-        started = time.process_time()
-        return run(), time.process_time() - started
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    found = run()
-    torch.cuda.synchronize()
-    return found, time.perf_counter() - started
+def timed(run: Callable[[], Any], device: str) -> float:
+    """Seconds."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = clock()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - started
 
 
 def together(cases: list[Case]) -> None:
@@ -304,22 +313,17 @@ def together(cases: list[Case]) -> None:
 def main() -> None:
     given = arguments()
     keep_freed_memory()  # for both
+    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     colour, grey = task(3, given), task(1, given)
     cases = of_maps(colour) + of_neighbours(colour) + of_removal(colour, grey)
-    spent: dict[tuple[str, str], list[float]] = {}
-    apart: dict[str, float] = {}
-    for turn in range(WARM + given.rounds):
+    apart = {case.name: difference(case.ours(case.task.fresh()), case.theirs(case.task.network)) for case in cases}
+    spent: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for _ in range(given.rounds):
         for case in cases:
-            ours, own = timed(lambda case=case: case.ours(case.task.fresh()), given.device)
-            theirs, other = timed(case.theirs, given.device)
-            apart[case.name] = max(apart.get(case.name, 0), difference(ours, theirs))
-            if turn >= WARM:
-                spent.setdefault((case.name, "ours"), []).append(own)
-                spent.setdefault((case.name, "theirs"), []).append(other)
-        _, own = timed(lambda: together(cases), given.device)
-        if turn >= WARM:
-            spent.setdefault(("all together", "ours"), []).append(own)
+            spent[case.name, "ours"].append(timed(lambda case=case: case.ours(case.task.fresh()), given.device))
+            spent[case.name, "theirs"].append(timed(lambda case=case: case.theirs(case.task.theirs), given.device))
+        spent["all together", "ours"].append(timed(lambda: together(cases), given.device))
     report(cases, {key: statistics.median(values) for key, values in spent.items()}, apart, given)
 
 
@@ -333,7 +337,9 @@ def report(
     for name in [case.name for case in cases] + ["all together"]:
         ratios[name] = spent[name, "theirs"] / spent[name, "ours"]
         told = f"{apart[name]:9.1e}" if name in apart else ""
-        print(f"{name:26s} {each * spent[name, 'ours']:9.3f} {each * spent[name, 'theirs']:9.3f} {ratios[name]:7.2f} {told}")
+        print(
+            f"{name:26s} {each * spent[name, 'ours']:9.3f} {each * spent[name, 'theirs']:9.3f} {ratios[name]:7.2f} {told}"
+        )
     alone = [case.name for case in cases if case.of_maps]
     maps = sum(spent[name, "theirs"] for name in alone) / sum(spent[name, "ours"] for name in alone)
     print(f"tolerance {TOLERANCE}: values are {'equal' if max(apart.values()) <= TOLERANCE else 'NOT EQUAL'}")

@@ -14,6 +14,7 @@ from epsilens.attributions.randomise import randomised
 from epsilens.data.manifest import read_split
 from epsilens.metrics.config import ScoreConfig
 from epsilens.metrics.evidence import Evidence
+from epsilens.metrics.recalled import Recalled
 from epsilens.models.checkpoints import load
 from epsilens.randomness import noise_seeds
 from epsilens.registry import choose, labelled
@@ -48,9 +49,10 @@ def main() -> None:
     rows: dict[str, list[Any]] = {n: [] for n in ("image", "correct", "attribution", "metric", "score")}
 
     unlearnt = unlearned(network, settings, attribute)
-    for method, explain in explainers(network, attribute, references).items():
+    methods, predict = explainers(network, attribute, references), Recalled(network)
+    for method, explain in methods.items():
         given = maps[method].to(device())
-        evidence = Evidence(images, targets, given, samples.masks, seeds, network, explain, settings.batch_size, drawn)
+        evidence = Evidence(images, targets, given, samples.masks, seeds, predict, explain, settings.batch_size, drawn)
         evidence = replace(evidence, randomised=unlearnt.get(method))
         scores = metrics.score(evidence, settings.metrics)
         for metric, values in scores.items():
