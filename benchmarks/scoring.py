@@ -1,17 +1,18 @@
 """Claim: the metrics cost a fraction of what they cost in Quantus 0.6, at equal values (targets: metrics of maps alone 10
 times, each metric that asks the network 2 times, all together 10 times less; on a GPU all together 20 times).
 
-Both score the same images by the same network, the same maps and the same perturbations, in turns (A B A B ...); medians of
-the CPU time of the process (on a GPU: of wall time), one thread. Quantus has the network as its users have it, contiguous and
-not frozen; here it is as models.checkpoints.load returns it. Quantus draws its own noise and is then handed ours, so that each
-pays for one drawing. Every score is compared, in a first turn that is not timed, in which Quantus has our layout: in another
-one rounding switches a ReLU in ten million, and a map with it moves by 1e-3. The last line is JSON.
+Both score the same images by the same network, the same maps and the same perturbations, in turns (A B A B ...); medians
+of the CPU time of the process (on a GPU: of wall time), one thread. Quantus has the network as its users have it,
+contiguous and not frozen; here it is as models.checkpoints.load returns it. Quantus draws its own noise and is then
+handed ours, so that each pays for one drawing. Every score is compared, in a first turn that is not timed, in which
+Quantus has our layout: in another one rounding switches a ReLU in ten million, and a map with it moves by 1e-3. The last
+line is JSON.
 
-Equal values need Quantus' definitions where ours differ on purpose (docs/metrics.md): sensitivity that knows the scale of the
-map, the maximum of the elementwise relative stability, NaN where one prediction changed, and faithfulness correlation, which
-is no metric here. They are written below, on the neighbourhood that our metrics share. ROAD is that of the pipeline, which
-removes the most and the least relevant pixels; Quantus is asked twice, the second time for max a - a. Numbers of samples have
-the proportions of Quantus' defaults (200 neighbours, 100 runs, 50 percentages).
+Equal values need Quantus' definitions where ours differ on purpose (docs/metrics.md): sensitivity that knows the scale of
+the map, the maximum of the elementwise relative stability, NaN where one prediction changed, and faithfulness
+correlation, which is no metric here. They are written below, on the neighbourhood that our metrics share. ROAD is that of
+the pipeline, which removes the most and the least relevant pixels; Quantus is asked twice, the second time for max a - a.
+Numbers of samples have the proportions of Quantus' defaults (200 neighbours, 100 runs, 50 percentages).
 """
 
 from __future__ import annotations
@@ -40,15 +41,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the packages that quantus imports
     import quantus
+    from quantus.functions.explanation_func import explain as explain_theirs
     from quantus.functions.perturb_func import batch_uniform_noise, noisy_linear_imputation
 
 from epsilens.attributions import explainer
 from epsilens.metrics.conciseness import effective_fraction, gini
 from epsilens.metrics.evidence import IMPUTATION_NOISE, Evidence
+from epsilens.metrics.recalled import Recalled
 from epsilens.metrics.relevance import relevance_mass, relevance_rank
 from epsilens.metrics.weights import pixel_weights
 from epsilens.models import build
-from epsilens.metrics.recalled import Recalled
 from epsilens.processes import keep_freed_memory
 from epsilens.randomness import noise_seeds, per_image
 
@@ -215,7 +217,7 @@ def ask(metric: str, one: Task, network: nn.Module, reverse: bool = False, **set
     given = {name: values.cpu().numpy().copy() for name, values in {**arrays, "a_batch": maps}.items()}
     made = getattr(quantus, metric)(disable_warnings=True, **settings)
     device = str(e.images.device)
-    how = {"explain_func": quantus.explain, "explain_func_kwargs": {"method": "Saliency", "device": device}}
+    how = {"explain_func": explain_theirs, "explain_func_kwargs": {"method": "Saliency", "device": device}}
     found = made(model=network, **given, **how, batch_size=len(e.images), channel_first=True, device=device)
     return np.array(list(found.values() if isinstance(found, dict) else found), dtype=float)
 
@@ -232,7 +234,9 @@ class Case:
 
 
 def of_maps(one: Task) -> list[Case]:
-    alone = {"normalise_func_kwargs": {"normalise_axes": (1, 2, 3)}}  # an image's own maximum, not that of its batch
+    alone: dict[str, Any] = {
+        "normalise_func_kwargs": {"normalise_axes": (1, 2, 3)}
+    }  # an image's own maximum, not that of its batch
     ours: dict[str, Callable[[Evidence], Tensor]] = {
         "Sparseness": lambda e: gini(e.attributions),
         "Complexity": complexity,

@@ -72,7 +72,7 @@ def _band(places: NDArray[np.int64], degree: NDArray[np.float64], row: int) -> N
     """
     number = np.full(len(degree), -1)
     number[places] = np.arange(len(places))
-    follow = number[places + STEPS @ (row, 1)]  # [4, removed pixels]
+    follow = number[places + STEPS @ np.array([row, 1])]  # [4, removed pixels]
     which, first = (follow >= 0).nonzero()
     apart = follow[which, first] - first
     band = np.zeros((len(places), apart.max(initial=0) + 1))
