@@ -17,6 +17,7 @@ from epsilens.data.manifest import read_manifest, read_split
 from epsilens.metrics.config import ScoreConfig
 from epsilens.metrics.confounds import Audited, own_traits
 from epsilens.metrics.evidence import Evidence, Layers
+from epsilens.metrics.recalled import Recalled
 from epsilens.models.checkpoints import load
 from epsilens.models.tempered import Tempered
 from epsilens.randomness import noise_seeds
@@ -106,11 +107,11 @@ def main() -> None:
     shared |= {"image": samples.ids.tolist(), "correct": (targets == samples.labels).tolist()}
     folder, rows = artifacts.cell(artifacts.SCORES, text, seed), dict[str, list[Any]]()
 
-    training = cache(references)
+    training, predict = cache(references), Recalled(network)
     unlearnt = unlearned(network, settings.seed, attribute, training)
     for method, explain in explainers(network, attribute, training).items():
         given = maps[method].to(device())
-        evidence = Evidence(images, targets, given, samples.masks, seeds, network, explain, settings.batch_size, drawn)
+        evidence = Evidence(images, targets, given, samples.masks, seeds, predict, explain, settings.batch_size, drawn)
         evidence = replace(evidence, randomised=lambda layers, method=method: unlearnt(layers)[method])
         scores = metrics.score(evidence, settings.metrics)
         extend(rows, shared | {"attribution": [method] * len(samples)}, scores, "metric", "score")

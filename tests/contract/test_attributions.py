@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from epsilens.attributions import ATTRIBUTIONS, explainer
 from epsilens.errors import NumericError
+from epsilens.metrics.recalled import Recalled
 from epsilens.randomness import noise_seeds
 from epsilens.types import Explainer
 from tests.options import METHODS as OPTIONS
@@ -249,6 +250,16 @@ def test_the_network_is_given_back_after_an_error(name: str) -> None:
     with pytest.raises(RuntimeError):  # there is no such class
         ready(network, name, (3, 6, 8))(torch.rand(N, 3, 6, 8), TARGETS + 7, SEEDS)
     assert state_of(network) == before
+
+
+@every_member
+def test_the_forward_pass_is_the_networks_own(name: str) -> None:
+    """What hears it (metrics/recalled.py) hears the logits of the images, in a batch as in the last of several."""
+    network, images = network_of(3), torch.rand(N, 3, 6, 8)
+    expected = network(images)
+    explain, predict = ready(network, name, (3, 6, 8), N), Recalled(network)
+    explain(images, TARGETS, SEEDS)
+    assert torch.equal(predict(images), expected)
 
 
 @every_member

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from epsilens.metrics.weights import directions, pixel_weights, ranks, shares, top
+from epsilens.metrics.weights import ascending, directions, pixel_weights, ranks, shares, top
 
 
 def test_a_pixel_weighs_the_sum_of_its_channels_magnitudes() -> None:
@@ -57,3 +57,11 @@ def test_values_that_tie_for_the_last_places_share_them() -> None:
 def test_top_sums_to_its_count(count: int) -> None:
     values = torch.tensor([[0.0, 2.0, 2.0, 1.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
     assert top(values, torch.tensor([count, count])).sum(dim=1).tolist() == pytest.approx([count, count])
+
+
+def test_ascending_is_torchs_order_and_leaves_its_argument() -> None:
+    values = torch.randn(3, 2, 7, dtype=torch.float64)
+    values[1, 0, 3] = torch.nan
+    before = values.clone()
+    torch.testing.assert_close(ascending(values), values.sort(dim=-1).values, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(values, before, rtol=0, atol=0, equal_nan=True)

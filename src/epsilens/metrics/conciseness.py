@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from epsilens.metrics.weights import known, pixel_weights, shares
+from epsilens.metrics.weights import ascending, known, pixel_weights, shares
 from epsilens.types import Attributions, Scores
 
 
 def _gini(values: Tensor) -> Scores:
     """Gini index of each row `[N, n]` of values that are not negative, `[N]`."""
-    ordered = values.sort(dim=1).values
+    ordered = ascending(values)
     n = ordered.shape[1]
     place = 2 * torch.arange(1, n + 1, device=ordered.device) - n - 1
     return (place * ordered).sum(dim=1) / (n * ordered.sum(dim=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,9 +35,16 @@ def shares(weights: PixelWeights) -> Tensor:
     return flat / flat.sum(dim=-1, keepdim=True)
 
 
+def ascending(values: Tensor) -> Tensor:
+    """The values of each row `[..., n]`, the smallest first, NaN last. On a CPU by numpy, which does not sort places too."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(dim=-1).values
+
+
 def ranks(values: Tensor) -> Tensor:
     """Ranks 1 to n along the last dimension; ties share their average rank. A row of NaN has ranks of NaN."""
-    ordered = values.sort(dim=-1).values.contiguous()
+    ordered = ascending(values).contiguous()
     below = torch.searchsorted(ordered, values.contiguous(), right=False)
     up_to = torch.searchsorted(ordered, values.contiguous(), right=True)
     return ((below + up_to + 1).double() / 2).masked_fill(values.isnan(), torch.nan)
@@ -57,8 +65,7 @@ def top(values: Tensor, count: Tensor) -> Tensor:
     Values that tie for the last places share them equally, so that no position in the image is preferred.
     count: `[...]`, 0 to n. A row of NaN has memberships of NaN.
     """
-    ordered = values.sort(dim=-1, descending=True).values
-    last = ordered.gather(-1, (count - 1).clamp(min=0).unsqueeze(-1))
+    last = ascending(values).gather(-1, (values.shape[-1] - count.clamp(min=1)).unsqueeze(-1))
     above, tied = values > last, values == last
     places = (count.unsqueeze(-1) - above.sum(dim=-1, keepdim=True)).double()
     return torch.where(above, 1.0, tied * places / tied.sum(dim=-1, keepdim=True))
