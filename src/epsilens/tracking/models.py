@@ -68,9 +68,9 @@ def register(store: Store, name: str, model: str, tags: Mapping[str, str]) -> No
 
 
 def _export(path: Path, model: str, network: nn.Module, card: Mapping[str, Any]) -> None:
-    from mlflow import pytorch
     import numpy as np
     import torch
+    from mlflow import pytorch
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 

@@ -1,12 +1,13 @@
 """The numbers of a state as MLflow's metrics. MLflow's pages group them by what stands before the slash.
 
-Of a study: the scalars of metrics/summary.json, and `by_epsilon/...`, curves with their intervals. Of a network:
-`training/...` by epoch, `accuracy/...` with intervals, `gate/sound`, and mean scores `<attribution>/<metric>`.
+Of a study: the scalars of metrics/summary.json, and `by_epsilon/...`, curves. Of a network: `training/...` by epoch,
+`accuracy/...`, `gate/sound`, and mean scores `<attribution>/<metric>`. The ends of an interval are groups of their own:
+`by_epsilon_low/...`, `accuracy_high/...`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epsilens.artifacts import (
@@ -39,7 +40,7 @@ def summary(state: PipelineState) -> dict[str, float]:
 
 
 def curves(state: PipelineState) -> list[Point]:
-    """Headline accuracies and metrics at each training epsilon, each with `.low` and `.high`; their step is 1000 epsilon.
+    """Headline accuracies and metrics at each training epsilon, and the ends of their intervals; the step is 1000 epsilon.
 
     `by_epsilon/epsilon` is epsilon itself, exactly, for the horizontal axis. Accuracies: those at the headline budget;
     metrics: those of the headline attribution on the common images. All as in metrics/accuracy.json and quality.json.
@@ -49,14 +50,14 @@ def curves(state: PipelineState) -> list[Point]:
     points = [("by_epsilon/epsilon", float(epsilon), _step(float(epsilon))) for epsilon in _epsilons(state)]
     for row in read_json(state.folder / ACCURACY):
         if row["norm"] == norm and (row["attack"] == "clean" or row["budget"] == budget):
-            points += _with_bounds(f"by_epsilon/accuracy.{_split(row)}{row['attack']}", row, "accuracy")
+            points += _points(f"accuracy.{_split(row)}{row['attack']}", row, "accuracy")
     for row in read_json(state.folder / QUALITY):
         if (
             row["set"] == "common"
             and row["attribution"] == report["attribution"]
             and row["metric"] in report["metrics"]
         ):
-            points += _with_bounds(f"by_epsilon/{row['metric']}", row, "mean")
+            points += _points(row["metric"], row, "mean")
     return points
 
 
@@ -75,7 +76,8 @@ def results(state: PipelineState, epsilon: str, seed: int) -> dict[str, float]:
     for row in read_json(state.folder / NETWORKS):
         if (row["epsilon"], row["seed"]) == (float(epsilon), seed):
             name = _accuracy_name(row["split"], row["attack"], row["norm"], row["budget"])
-            found |= {name: row["accuracy"]} | {f"{name}.{bound}": row[bound] for bound in BOUNDS}
+            found[f"accuracy/{name}"] = row["accuracy"]
+            found |= {f"accuracy_{bound}/{name}": row[bound] for bound in BOUNDS}
     gate = state.folder / cell(ATTACKS, epsilon, seed) / GATE
     if gate.exists():
         found["gate/sound"] = float(read_json(gate)["sound"])
@@ -85,14 +87,13 @@ def results(state: PipelineState, epsilon: str, seed: int) -> dict[str, float]:
 
 
 def _accuracy_name(split: str, attack: str, norm: str, budget: float) -> str:
-    return f"accuracy/{split}.{attack}" + ("" if attack == "clean" else f".{norm}.{budget:g}")
+    return f"{split}.{attack}" + ("" if attack == "clean" else f".{norm}.{budget:g}")
 
 
-def _with_bounds(name: str, row: Row, value: str) -> Iterable[Point]:
-    """One value and the ends of its interval; an end that is undefined (null) is left out."""
-    columns = {name: value} | {f"{name}.{bound}": bound for bound in BOUNDS}
-    step = _step(row["epsilon"])
-    return [(column, float(row[key]), step) for column, key in columns.items() if row[key] is not None]
+def _points(name: str, row: Row, value: str) -> list[Point]:
+    """One value and the ends of its interval; what is undefined (null) is left out."""
+    found = {f"by_epsilon/{name}": row[value]} | {f"by_epsilon_{bound}/{name}": row[bound] for bound in BOUNDS}
+    return [(column, float(number), _step(row["epsilon"])) for column, number in found.items() if number is not None]
 
 
 def _split(row: Row) -> str:

@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from epsilens.artifacts import GALLERY_INDEX, read_json
 from epsilens.errors import DataError
 
-TILE = 96  # pixels: pictures are enlarged or reduced to this square
+TILE = 112  # pixels: pictures are enlarged or reduced to this square
 GAP, LABEL, TEXT = 6, 14, 11  # pixels between tiles, of a line of text, of its letters
-LETTERS = 17  # of a line of text that fit a tile
 
 
 def contact_sheet(folder: Path) -> bytes:
@@ -28,13 +27,13 @@ def contact_sheet(folder: Path) -> bytes:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     lefts = [GAP + at * (TILE + GAP) for at in range(len(columns))]
     for left, name in zip(lefts, columns, strict=True):
-        draw.text((left, 0), name[:LETTERS], "black", font)
+        draw.text((left, 0), _cut(name, font), "black", font)
     for at, image in enumerate(index["images"]):
         top = LABEL + GAP + at * (TILE + 2 * LABEL + GAP)
         for left, name in zip(lefts, columns, strict=True):
             sheet.paste(_tile(folder / f"{image['row']}-{name}.png"), (left, top))
         for line, text in enumerate(_caption(image)):
-            draw.text((GAP, top + TILE + line * LABEL), text[:LETTERS], "black", font)
+            draw.text((GAP, top + TILE + line * LABEL), _cut(text, font), "black", font)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()
@@ -49,4 +48,11 @@ def _tile(path: Path) -> Image.Image:
 
 
 def _caption(image: dict[str, Any]) -> tuple[str, str]:
-    return str(image["label"]), f"→ {image['prediction']} {100 * image['confidence']:.0f} %"
+    return str(image["label"]), f"as {image['prediction']}, {100 * image['confidence']:.0f} %"
+
+
+def _cut(text: str, font: Any) -> str:
+    """As much of a text as is no wider than a tile."""
+    while font.getlength(text) > TILE:
+        text = text[:-1]
+    return text
