@@ -75,7 +75,7 @@ def results(state: PipelineState, epsilon: str, seed: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for row in read_json(state.folder / NETWORKS):
         if (row["epsilon"], row["seed"]) == (float(epsilon), seed):
-            name = _accuracy_name(row["split"], row["attack"], row["norm"], row["budget"])
+            name = _accuracy_name(row)
             found[f"accuracy/{name}"] = row["accuracy"]
             found |= {f"accuracy_{bound}/{name}": row[bound] for bound in BOUNDS}
     gate = state.folder / cell(ATTACKS, epsilon, seed) / GATE
@@ -86,8 +86,9 @@ def results(state: PipelineState, epsilon: str, seed: int) -> dict[str, float]:
     return found | {f"{attribution}/{metric}": float(mean) for (attribution, metric), mean in means.items()}
 
 
-def _accuracy_name(split: str, attack: str, norm: str, budget: float) -> str:
-    return f"{split}.{attack}" + ("" if attack == "clean" else f".{norm}.{budget:g}")
+def _accuracy_name(row: Row) -> str:
+    at = "" if row["attack"] == "clean" else f".{row['norm']}.{row['budget']:g}"
+    return f"{_split(row)}{row['attack']}{at}"
 
 
 def _points(name: str, row: Row, value: str) -> list[Point]:
@@ -97,6 +98,7 @@ def _points(name: str, row: Row, value: str) -> list[Point]:
 
 
 def _split(row: Row) -> str:
+    """Nothing for the test split: a column of MLflow's table has room for some fifteen letters."""
     return "" if row["split"] == "test" else f"{row['split']}."
 
 
