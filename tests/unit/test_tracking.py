@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -445,8 +446,9 @@ class TestModels:
         assert '"float32", "shape": [-1, 2]' in described["signature"]["outputs"]
         assert described["saved_input_example_info"]["type"] == "ndarray"
 
-    def test_the_recommended_network_is_one_version(self, home: Path) -> None:
+    def test_the_recommended_network_is_one_version(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = make_state(home)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
         mirrored(home, found, "headline", 8.0)
         mirrored(home, found, "headline", 8.0)
         client = open_store(home, "toy").client
@@ -457,6 +459,7 @@ class TestModels:
             "dvc.md5": "md5-of-8-0",
         }
         assert client.get_model_version_by_alias("toy", "recommended").version == version.version
+        assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{home}/mlflow.db"
 
     def test_other_weights_are_another_version_and_the_same_are_not(self, home: Path) -> None:
         mirrored(home, make_state(home), "all", 8.0)
@@ -474,7 +477,7 @@ class TestModels:
         opened.remove(studies(home)[0].info.run_id)
         mirrored(home, make_state(home), "all", 8.0)
         (version,) = opened.client.search_model_versions("name = 'toy'")
-        assert opened.client.get_logged_model(version.model_id)
+        assert opened.client.get_logged_model(version.source.removeprefix("models:/"))
         assert opened.client.get_model_version_by_alias("toy", "recommended").version == version.version
 
     @pytest.mark.parametrize(("choice", "recommended"), [("none", 8.0), ("all", None), ("all", 4.0)])

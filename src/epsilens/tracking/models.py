@@ -6,9 +6,11 @@ number of images, and gives the same logits. The first export takes seconds, eac
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,10 +61,10 @@ def register(store: Store, name: str, model: str, tags: Mapping[str, str]) -> No
             store.client.create_registered_model(name)
         known = f"tags.`{DVC_HASH}` = '{tags[DVC_HASH]}'"
         same = store.client.search_model_versions(f"name = '{name}' and {known}")
-        alive = {found.model_id for found in store.client.search_logged_models([store.experiment], known)}
-        for dead in [found for found in same if found.model_id not in alive]:
+        alive = {_source(found.model_id) for found in store.client.search_logged_models([store.experiment], known)}
+        for dead in [found for found in same if found.source not in alive]:
             store.client.delete_model_version(name, dead.version)
-        kept = [found for found in same if found.model_id in alive]
+        kept = [found for found in same if found.source in alive]
         chosen = kept[0] if kept else _new_version(store, name, model, tags)
         store.client.set_registered_model_alias(name, ALIAS, chosen.version)
 
@@ -95,5 +97,24 @@ def _export(path: Path, model: str, network: nn.Module, card: Mapping[str, Any])
 
 
 def _new_version(store: Store, name: str, model: str, tags: Mapping[str, str]) -> ModelVersion:
-    logged = store.client.get_logged_model(model)
-    return store.client.create_model_version(name, f"models:/{model}", logged.source_run_id, dict(tags), model_id=model)
+    with _default_store(store.where):
+        return store.client.create_model_version(name, _source(model), tags=dict(tags))
+
+
+def _source(model: str) -> str:
+    return f"models:/{model}"
+
+
+@contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """Beside a database MLflow looks for a version's model in the default store, not in the one it was asked for."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)  # sets the variable too
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # and takes it away
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
