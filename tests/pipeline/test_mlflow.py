@@ -1,4 +1,4 @@
-"""MLflow as its users meet it: a server named by MLFLOW_TRACKING_URI alone, which may be down, and its pages in a browser."""
+"""MLflow as its users meet it: a server named by MLFLOW_TRACKING_URI alone, which may be down, and pages in a browser."""
 
 from __future__ import annotations
 

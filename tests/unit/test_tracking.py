@@ -24,7 +24,7 @@ from PIL import Image
 from torch import nn
 
 from epsilens import artifacts
-from epsilens.errors import DataError
+from epsilens.errors import ConfigError, DataError
 from epsilens.tracking import live, state, store
 from epsilens.tracking.datasets import dataset_inputs
 from epsilens.tracking.live import follow
@@ -33,6 +33,7 @@ from epsilens.tracking.models import kept_networks
 from epsilens.tracking.sheet import contact_sheet
 from epsilens.tracking.state import Grid, PipelineState, live_entries, read_state
 from epsilens.tracking.store import Store, StoreError, clean_name, open_store
+from stages.track import kept_models
 
 # MLflow 3.17 and what it imports (pydantic, alembic, SQLAlchemy) warn of their own coming changes, at import and in use.
 pytestmark = [
@@ -487,6 +488,15 @@ class TestModels:
         mirrored(home, make_state(home), choice, recommended)
         assert open_store(home, "toy").client.search_registered_models() == []
 
+    def test_the_choice_is_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("EPSILENS_MLFLOW_MODELS", raising=False)
+        assert kept_models() == "all"
+        monkeypatch.setenv("EPSILENS_MLFLOW_MODELS", "none")
+        assert kept_models() == "none"
+        monkeypatch.setenv("EPSILENS_MLFLOW_MODELS", "some")
+        with pytest.raises(ConfigError, match="EPSILENS_MLFLOW_MODELS: found 'some', allowed are all, headline, none"):
+            kept_models()
+
     def test_a_network_that_cannot_be_exported_is_one_line(self, home: Path) -> None:
         class Stubborn(nn.Module):
             def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -543,6 +553,19 @@ class TestStore:
         assert "Traceback" not in capfd.readouterr().err
         assert mirrored(home, found).written
         assert len(studies(home)) == 1
+
+    def test_a_store_that_is_read_only(self, home: Path) -> None:
+        """Byte 18 of a SQLite file is the version that writing needs; above 2, SQLite only reads it, whoever asks."""
+        found = make_state(home)
+        path = home / "mlflow.db"
+        content = bytearray(path.read_bytes())
+        content[18], version = 3, content[18]
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=r"^MLflow store [^\n]*: attempt to write a readonly database$"):
+            mirrored(home, found)
+        content[18] = version
+        path.write_bytes(content)
+        assert mirrored(home, found).written
 
     def test_a_locked_database(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(store, "SQLITE_PATIENCE", 0.1)
