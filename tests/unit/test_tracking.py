@@ -105,16 +105,18 @@ def write_tables(folder: Path, grid: Grid) -> None:
     ]
     artifacts.write_json(folder / artifacts.NETWORKS, networks)
     epsilons = sorted({float(epsilon) for epsilon, _ in grid})
+    kinds = (clean, pgd, pgd | {"budget": 1.0}, pgd | {"norm": "linf"}, extra)
     accuracies = [
-        kind | {"epsilon": epsilon, "accuracy": 1 - epsilon / 16, **bounds}
-        for kind in (clean, pgd, pgd | {"budget": 1.0}, pgd | {"norm": "linf"}, extra)
+        kind | {"epsilon": epsilon, "accuracy": (1 - epsilon / 16) / max(number, 1), **bounds}
+        for number, kind in enumerate(kinds)
         for epsilon in epsilons
     ]
     artifacts.write_json(folder / artifacts.ACCURACY, accuracies)
     gini = {"set": "common", "attribution": "gradient", "metric": "gini"}
+    kinds = (gini, gini | {"set": "all"}, gini | {"attribution": "sobel"}, gini | {"metric": "road_gap"})
     qualities = [
-        kind | {"epsilon": epsilon, "mean": epsilon / 16, "low": None, "high": 0.5}
-        for kind in (gini, gini | {"set": "all"}, gini | {"attribution": "sobel"}, gini | {"metric": "road_gap"})
+        kind | {"epsilon": epsilon, "mean": number + epsilon / 16, "low": None, "high": 0.5}
+        for number, kind in enumerate(kinds)
         for epsilon in epsilons
     ]
     artifacts.write_json(folder / artifacts.QUALITY, qualities)
