@@ -5,12 +5,35 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from epsilens import config
+from torch import nn
+
+from epsilens import artifacts, config
+from epsilens.errors import ConfigError
+from epsilens.models.checkpoints import load
 from epsilens.reporting.config import StudyConfig, SweepConfig
-from epsilens.tracking.mirror import mirror
+from epsilens.tracking.mirror import Models, mirror
+from epsilens.tracking.models import CHOICES
 from epsilens.tracking.state import PipelineState, read_state
 from epsilens.tracking.store import StoreError, home
 from stages.common import run
+
+
+def kept_models() -> str:
+    """EPSILENS_MLFLOW_MODELS: whose weights go into MLflow; what is mirrored is no parameter of the study."""
+    given = os.environ.get("EPSILENS_MLFLOW_MODELS") or CHOICES[0]
+    if given not in CHOICES:
+        raise ConfigError(f"EPSILENS_MLFLOW_MODELS: found {given!r}, allowed are {', '.join(CHOICES)}")
+    return given
+
+
+def network(epsilon: str, seed: int) -> nn.Module:
+    """The trained network of a cell, on the CPU."""
+    return load(artifacts.cell(artifacts.MODELS, epsilon, seed), "cpu")
+
+
+def recommended() -> float | None:
+    """The epsilon that the study recommends, where it recommends one."""
+    return None
 
 
 def main() -> None:
@@ -18,7 +41,7 @@ def main() -> None:
     grid = config.section(params, "sweep", SweepConfig).grid()
     state = read_state(Path(), config.section(params, "study", StudyConfig).name, grid)
     try:
-        done = mirror(home(), state)
+        done = mirror(home(), state, Models(network, kept_models(), recommended()))
     except StoreError as error:
         _missing(state, error)
         return

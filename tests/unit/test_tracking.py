@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,18 +14,26 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
+from PIL import Image
+from torch import nn
 
 from epsilens import artifacts
-from epsilens.errors import DataError
+from epsilens.errors import ConfigError, DataError
 from epsilens.tracking import live, state, store
+from epsilens.tracking.datasets import dataset_inputs
 from epsilens.tracking.live import follow
-from epsilens.tracking.mirror import mirror
+from epsilens.tracking.mirror import Mirrored, Models, mirror
+from epsilens.tracking.models import kept_networks
+from epsilens.tracking.sheet import contact_sheet
 from epsilens.tracking.state import Grid, PipelineState, live_entries, read_state
 from epsilens.tracking.store import Store, StoreError, clean_name, open_store
+from stages.track import kept_models
 
 # MLflow 3.17 and what it imports (pydantic, alembic, SQLAlchemy) warn of their own coming changes, at import and in use.
 pytestmark = [
@@ -32,9 +43,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # its SQLite connections are closed by the garbage collector
 ]
 
+CARD = {"architecture": "none", "channels": 1, "height": 2, "width": 3, "class_names": ["a", "b"]}
+SPLIT = {"images": 4, "masks": 3, "per_class": [2, 2]}
+MANIFEST = {
+    **CARD,
+    "name": "shapes",
+    "splits": {n: SPLIT | {"sha256": n[0] * 64} for n in ("test", "validation", "train")},
+}
 GRID: Grid = [("8", 0), ("0.25", 1)]
 PARAMS = {
-    "study": {"name": "toy"},
+    "study": {"name": "toy", "description": "does it?"},
+    "threat": {"norm": "l2"},
+    "attack": {"epsilon": 0.5},
+    "report": {"attribution": "gradient", "metrics": ["gini"]},
     "sweep": {"epsilons": [8, 0.25], "seeds": [0, 1]},
     "attribute": {"methods": {"gradient": {}, "integrated_gradients@blur": {"steps": 50}}},
     "long": "x" * 9000,
@@ -50,18 +71,11 @@ def write_network(folder: Path, epsilon: str, seed: int) -> None:
         folder / artifacts.cell(root, epsilon, seed) for root in (artifacts.MODELS, artifacts.ATTACKS, artifacts.SCORES)
     )
     artifacts.write_bytes(models / "model.safetensors", f"{epsilon}-{seed}".encode())
-    artifacts.write_json(models / "card.json", {"architecture": "none"})
+    artifacts.write_json(models / "card.json", CARD)
     epochs = [(1, 2.5, 0.5), (2, 1.25, None), (3, 0.75, 0.875)]
     history = [{"epoch": e, "loss": loss, "validation_accuracy": v, "kept": e == 3} for e, loss, v in epochs]
     artifacts.write_json(models / "history.json", history)
-    attack_rows = {
-        "split": ["test", "test", "test", "test", "official_test", "test"],
-        "attack": ["pgd", "clean", "clean", "pgd", "clean", "pgd"],
-        "norm": ["linf", "linf", "linf", "linf", "linf", "l2"],
-        "budget": [8.0, 0.0, 0.0, 8.0, 0.0, 8.0],
-        "correct": [False, True, False, True, True, False],
-    }
-    artifacts.write_rows(attacks / "rows.parquet", attack_rows)
+    artifacts.write_rows(attacks / "rows.parquet", {"correct": [True]})
     artifacts.write_json(attacks / "gate.json", {"sound": seed == 0, "flags": [], "checks": []})
     score_rows = {
         "attribution": ["gradient", "sobel", "gradient", "gradient", "random", "gradient"],
@@ -69,6 +83,43 @@ def write_network(folder: Path, epsilon: str, seed: int) -> None:
         "score": [-0.5, 0.125, float("nan"), 1.0, float("nan"), 0.625],
     }
     artifacts.write_rows(scores / "rows.parquet", score_rows)
+    gallery = folder / artifacts.cell(artifacts.GALLERY, epsilon, seed)
+    shown = {"row": 7, "id": 70, "label": "a <b>", "prediction": "b", "confidence": 0.75}
+    artifacts.write_json(gallery / "gallery.json", {"methods": ["gradient"], "images": [shown]})
+    for name, colour in (("input", "red"), ("gradient", "blue")):
+        picture = io.BytesIO()
+        Image.new("RGB", (3, 2), colour).save(picture, format="PNG")
+        artifacts.write_bytes(gallery / f"7-{name}.png", picture.getvalue())
+
+
+def write_tables(folder: Path, grid: Grid) -> None:
+    """Accuracies of networks, accuracies and scores by epsilon, with rows that are no headline among them."""
+    bounds = {"low": 0.25, "high": 0.75}
+    clean = {"split": "test", "attack": "clean", "norm": "l2", "budget": 0.0}
+    pgd = clean | {"attack": "pgd", "budget": 0.5}
+    extra = clean | {"split": "official"}
+    networks = [
+        kind | {"epsilon": float(epsilon), "seed": seed, "accuracy": 0.5 + seed / 8, **bounds}
+        for epsilon, seed in grid
+        for kind in (clean, pgd, pgd | {"norm": "linf", "budget": 8.0}, extra)
+    ]
+    artifacts.write_json(folder / artifacts.NETWORKS, networks)
+    epsilons = sorted({float(epsilon) for epsilon, _ in grid})
+    kinds = (clean, pgd, pgd | {"budget": 1.0}, pgd | {"norm": "linf"}, extra)
+    accuracies = [
+        kind | {"epsilon": epsilon, "accuracy": (1 - epsilon / 16) / max(number, 1), **bounds}
+        for number, kind in enumerate(kinds)
+        for epsilon in epsilons
+    ]
+    artifacts.write_json(folder / artifacts.ACCURACY, accuracies)
+    gini = {"set": "common", "attribution": "gradient", "metric": "gini"}
+    kinds = (gini, gini | {"set": "all"}, gini | {"attribution": "sobel"}, gini | {"metric": "road_gap"})
+    qualities = [
+        kind | {"epsilon": epsilon, "mean": number + epsilon / 16, "low": None, "high": 0.5}
+        for number, kind in enumerate(kinds)
+        for epsilon in epsilons
+    ]
+    artifacts.write_json(folder / artifacts.QUALITY, qualities)
 
 
 def write_lock(folder: Path, entries: dict[str, Any]) -> None:
@@ -85,13 +136,27 @@ def make_state(folder: Path, grid: Grid = GRID) -> PipelineState:
     write_lock(folder, entries)
     (folder / "dvc.yaml").write_text("stages: {train: {}, report: {}, track: {}}\n", encoding="utf-8")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
-    artifacts.write_json(folder / artifacts.MANIFEST, {"name": "shapes"})
+    artifacts.write_json(folder / artifacts.MANIFEST, MANIFEST)
     artifacts.write_json(folder / artifacts.SUMMARY, {"clean": {"eps=8": 0.75}, "undefined": float("nan"), "note": "n"})
     for path in artifacts.TABLES:
         artifacts.write_json(folder / path, [])
+    write_tables(folder, grid)
     artifacts.write_bytes(folder / artifacts.REPORTS / "index.html", b"<html>")
+    artifacts.write_bytes(folder / artifacts.REPORTS / "rows" / "scores.parquet", b"rows")
     artifacts.write_bytes(folder / artifacts.REPORTS / "figures" / "trade-off.svg", b"<svg/>")
     return read_state(folder, "toy", grid)
+
+
+def tiny(epsilon: str, seed: int) -> nn.Module:
+    """A convolution before pooling and logits, as real networks have; other weights for another cell."""
+    with torch.random.fork_rng():
+        torch.manual_seed(100 * float(epsilon) + seed)
+        layers = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        return nn.Sequential(*layers, nn.Linear(4, 2)).eval().requires_grad_(False)
+
+
+def mirrored(home: Path, found: PipelineState, choice: str = "none", recommended: float | None = None) -> Mirrored:
+    return mirror(home, found, Models(tiny, choice, recommended))
 
 
 @pytest.fixture(scope="session")
@@ -192,67 +257,67 @@ class TestKey:
 class TestMirror:
     def test_a_run_for_the_study_and_one_for_each_network(self, home: Path) -> None:
         found = make_state(home)
-        done = mirror(home, found)
+        done = mirrored(home, found)
         assert done.written
         (study,) = studies(home)
         assert (study.info.run_id, study.info.run_name, study.info.status) == (done.run, done.name, "FINISHED")
         assert done.name == f"toy-{found.key[:8]}"
-        assert study.data.metrics == {"clean.eps_8": 0.75}
+        assert {name: v for name, v in study.data.metrics.items() if "/" not in name} == {"clean.eps_8": 0.75}
         assert study.data.params["attribute.methods.integrated_gradients_blur.steps"] == "50"
         assert study.data.params["long"] == "x" * 6000
         assert study.data.tags["epsilens.key"] == found.key
-        assert study.inputs.dataset_inputs[0].dataset.name == "shapes"
         children = networks(home, done.run)
         assert set(children) == {"eps-8-seed-0", "eps-0.25-seed-1"}
         assert {run.info.status for run in children.values()} == {"FINISHED"}
 
     def test_a_network(self, home: Path) -> None:
-        run = networks(home, mirror(home, make_state(home)).run)["eps-0.25-seed-1"]
+        run = networks(home, mirrored(home, make_state(home)).run)["eps-0.25-seed-1"]
         assert run.data.params == {"epsilon": "0.25", "seed": "1"}
         assert run.data.tags["dvc.md5"] == "md5-of-0.25-1"
-        finals = {name: v for name, v in run.data.metrics.items() if "." in name}
+        finals = {name: v for name, v in run.data.metrics.items() if not name.startswith("training/")}
+        accuracies = dict.fromkeys(("clean", "pgd.l2.0.5", "pgd.linf.8", "official.clean"), 0.625)
         assert finals == {
-            "accuracy.test.clean": 0.5,
-            "accuracy.test.pgd.linf.8": 0.5,
-            "accuracy.test.pgd.l2.8": 0.0,
-            "accuracy.official_test.clean": 1.0,
-            "score.gradient.gini": 0.375,  # the mean without the NaN
-            "score.sobel.gini": 0.125,
-            "gate.sound": 0.0,
+            **{f"accuracy/{name}": value for name, value in accuracies.items()},
+            **{f"accuracy_low/{name}": 0.25 for name in accuracies},
+            **{f"accuracy_high/{name}": 0.75 for name in accuracies},
+            "gradient/gini": 0.375,  # the mean without the NaN
+            "sobel/gini": 0.125,
+            "gate/sound": 0.0,
         }
-        assert curve(home, run, "loss") == [(1, 2.5), (2, 1.25), (3, 0.75)]
-        assert curve(home, run, "validation_accuracy") == [(1, 0.5), (3, 0.875)]
-        assert "kept" not in run.data.metrics
+        assert curve(home, run, "training/loss") == [(1, 2.5), (2, 1.25), (3, 0.75)]
+        assert curve(home, run, "training/validation_accuracy") == [(1, 0.5), (3, 0.875)]
+        assert "training/kept" not in run.data.metrics
 
     def test_files_and_external_models(self, home: Path) -> None:
-        done = mirror(home, make_state(home))
+        done = mirrored(home, make_state(home))
         client = open_store(home, "toy").client
         top = {item.path for item in client.list_artifacts(done.run)}
         assert top == {"params.yaml", "dvc.yaml", "dvc.lock", "data", "metrics", "reports"}
         assert {item.path for item in client.list_artifacts(done.run, "reports")} == {
             "reports/index.html",
             "reports/figures",
+            "reports/rows",
         }
         run = networks(home, done.run)["eps-8-seed-0"]
         stored = {item.path for item in client.list_artifacts(run.info.run_id)}
-        assert stored == {"model.safetensors", "card.json", "history.json"}
-        assert (home / "mlruns" / run.info.run_id / "artifacts" / "model.safetensors").read_bytes() == b"8-0"
+        assert stored == {"gallery.png", "card.json", "history.json"}
         models = client.search_logged_models([run.info.experiment_id])
         assert {(m.name, m.tags["dvc.path"], str(m.status)) for m in models} == {
             ("eps-8-seed-0", "models/eps-8/seed-0/model.safetensors", "READY"),
             ("eps-0_25-seed-1", "models/eps-0.25/seed-1/model.safetensors", "READY"),
         }
-        assert {metric.key for m in models for metric in m.metrics or []} >= {"accuracy.test.clean"}
+        assert {m.tags["mlflow.model.isExternal"] for m in models} == {"true"}
+        assert {metric.key for m in models for metric in m.metrics or []} >= {"accuracy/clean", "gradient/gini"}
 
     def test_once_only(self, home: Path) -> None:
         found = make_state(home)
-        first, second = mirror(home, found), mirror(home, found)
+        first, second = mirrored(home, found), mirrored(home, found)
         assert (second.written, second.run, second.name) == (False, first.run, first.name)
         assert len(open_store(home, "toy").runs("")) == 1 + len(GRID)
 
     def test_another_state_is_another_study(self, home: Path) -> None:
-        mirror(home, make_state(home))
-        mirror(home, make_state(home, GRID[:1]))
+        mirrored(home, make_state(home))
+        mirrored(home, make_state(home, GRID[:1]))
         assert sorted(len(networks(home, run.info.run_id)) for run in studies(home)) == [1, 2]
 
     def test_an_interrupted_mirror_is_repaired(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,9 +325,9 @@ class TestMirror:
         with monkeypatch.context() as patch:
             patch.setattr(Store, "files", _fail_at_call(2, Store.files))
             with pytest.raises(ZeroDivisionError):
-                mirror(home, found)
+                mirrored(home, found)
         assert {run.info.status for run in studies(home)} == {"RUNNING"}
-        done = mirror(home, found)
+        done = mirrored(home, found)
         assert [run.info.run_id for run in studies(home)] == [done.run]
         runs = open_store(home, "toy").runs("")
         assert len(runs) == 1 + len(GRID)
@@ -274,7 +339,7 @@ class TestMirror:
         monkeypatch.setenv("DVC_EXP_NAME", "wary-noun")
         monkeypatch.setenv("DVC_EXP_BASELINE_REV", "c0ffee")
         working_copy = home / "temporary"
-        done = mirror(home, make_state(working_copy))
+        done = mirrored(home, make_state(working_copy))
         (study,) = studies(home)
         assert done.name == study.info.run_name == study.data.tags["dvc.experiment"] == "wary-noun"
         assert study.data.tags["mlflow.source.git.commit"] == "c0ffee"
@@ -282,10 +347,182 @@ class TestMirror:
 
     def test_a_deleted_experiment_is_restored(self, home: Path) -> None:
         found = make_state(home)
-        first = mirror(home, found)
+        first = mirrored(home, found)
         opened = open_store(home, "toy")
         opened.client.delete_experiment(opened.experiment)
-        assert mirror(home, found).run == first.run
+        assert mirrored(home, found).run == first.run
+
+    def test_curves_over_epsilon_with_their_intervals(self, home: Path) -> None:
+        mirrored(home, make_state(home))
+        (study,) = studies(home)
+        names = {"epsilon", "accuracy.clean", "accuracy.pgd", "accuracy.official.clean", "gini"}
+        found = {name.removeprefix("by_epsilon/") for name in study.data.metrics if name.startswith("by_epsilon/")}
+        assert found == names  # the headline budget and norm, the headline attribution, the common images
+        assert curve(home, study, "by_epsilon/epsilon") == [(250, 0.25), (8000, 8.0)]
+        assert curve(home, study, "by_epsilon/accuracy.pgd") == [(250, 1 - 1 / 64), (8000, 0.5)]
+        assert curve(home, study, "by_epsilon_low/accuracy.pgd") == [(250, 0.25), (8000, 0.25)]
+        assert curve(home, study, "by_epsilon/gini") == [(250, 1 / 64), (8000, 0.5)]
+        assert "by_epsilon_low/gini" not in study.data.metrics
+        assert curve(home, study, "by_epsilon_high/gini") == [(250, 0.5), (8000, 0.5)]
+
+    def test_data_sets_with_shapes_and_counts(self, home: Path) -> None:
+        done = mirrored(home, make_state(home))
+        for run in (studies(home)[0], networks(home, done.run)["eps-8-seed-0"]):
+            found = {each.dataset.name: each for each in run.inputs.dataset_inputs}
+            contexts = {name: each.tags[0].value for name, each in found.items()}
+            assert contexts == {
+                "shapes-train": "training",
+                "shapes-validation": "validation",
+                "shapes-test": "evaluation",
+            }
+            train = found["shapes-train"].dataset
+            assert train.digest == "t" * 36
+            assert json.loads(train.profile or "") == {"num_rows": 4, "classes": 2, "masks": 3}
+            assert '\\"shape\\": [-1, 1, 2, 3]' in (train.schema or "")
+            assert json.loads(train.source) == {"uri": "data/prepared/train.safetensors"}
+
+    def test_training_data_come_first(self) -> None:
+        names = [each.dataset.name for each in dataset_inputs(MANIFEST)]
+        assert names == ["shapes-train", "shapes-validation", "shapes-test"]
+
+    def test_stage_digests_change_with_their_stage_only(self, home: Path) -> None:
+        first = mirrored(home, make_state(home))
+        lock = yaml.safe_load((home / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+        write_lock(home, lock | {"train@8-0": lock_entry(Path("models/eps-8/seed-0"), "another")})
+        second = mirrored(home, read_state(home, "toy", GRID))
+        before, after = ({n: r.data.tags for n, r in networks(home, done.run).items()} for done in (first, second))
+        assert before["eps-8-seed-0"]["stage.train"] != after["eps-8-seed-0"]["stage.train"]
+        assert before["eps-0.25-seed-1"]["stage.train"] == after["eps-0.25-seed-1"]["stage.train"]
+        assert before["eps-8-seed-0"]["stage.train"] != before["eps-0.25-seed-1"]["stage.train"]
+        new, old = (run.data.tags for run in studies(home))
+        assert (new["stage.train"] == old["stage.train"], new["stage.report"] == old["stage.report"]) == (False, True)
+
+    def test_descriptions_lead_to_what_is_stored(self, home: Path) -> None:
+        done = mirrored(home, make_state(home))
+        opened = open_store(home, "toy")
+        notes = [run.data.tags[store.NOTE] for run in opened.runs("")]
+        for run, note in zip(opened.runs(""), notes, strict=True):
+            for link in re.findall(r"\(#/experiments/(.*?)\)", note):
+                experiment, _, owner, _, path = link.split("/", 4)
+                assert (experiment, owner) == (run.info.experiment_id, run.info.run_id)
+                assert (home / "mlruns" / owner / "artifacts" / path).exists()
+        (study,) = studies(home)
+        assert "does it?" in study.data.tags[store.NOTE]
+        assert "ε = 8, 0.25 (L2" in study.data.tags[store.NOTE]
+        assert "2 networks" in study.data.tags[store.NOTE]
+        assert opened.client.get_experiment(opened.experiment).tags[store.NOTE] == "does it?"
+        assert "seed 1" in networks(home, done.run)["eps-0.25-seed-1"].data.tags[store.NOTE]
+
+    def test_artifacts_that_cannot_be_stored_are_caught_up_with(self, home: Path) -> None:
+        """The store takes runs and metrics but no files."""
+        found = make_state(home)
+        (home / "mlruns").write_text("in the way", encoding="utf-8")
+        with pytest.raises(StoreError, match=r"^MLflow store .*: [^\n]*$"):
+            mirrored(home, found)
+        (home / "mlruns").unlink()
+        assert mirrored(home, found).written
+        assert len(open_store(home, "toy").runs("")) == 1 + len(GRID)
+
+
+class TestModels:
+    def test_whose_weights_are_kept(self) -> None:
+        grid: Grid = [("4", 1), ("0", 0), ("8", 0), ("8", 1), ("2", 0)]
+        assert kept_networks("all", grid, None) == grid
+        assert kept_networks("headline", grid, None) == [("0", 0), ("8", 0), ("8", 1)]
+        assert kept_networks("headline", grid, 2.0) == [("0", 0), ("8", 0), ("8", 1), ("2", 0)]
+        assert kept_networks("none", grid, 2.0) == []
+
+    def test_they_load_and_predict_without_this_project(self, home: Path) -> None:
+        done = mirrored(home, make_state(home), "all")
+        client = open_store(home, "toy").client
+        run = networks(home, done.run)["eps-0.25-seed-1"]
+        (made,) = run.outputs.model_outputs
+        model = client.get_logged_model(made.model_id)
+        assert (model.status.value, "mlflow.model.isExternal" in model.tags) == ("READY", False)
+        pytorch = pytest.importorskip("mlflow.pytorch")
+        loaded = pytorch.load_model(model.artifact_location)
+        for n in (1, 5):
+            images = torch.rand(n, 1, 2, 3, generator=torch.Generator().manual_seed(n))
+            torch.testing.assert_close(loaded(images), tiny("0.25", 1)(images), rtol=0, atol=1e-5)
+        described = yaml.safe_load((Path(unquote(model.artifact_location[7:])) / "MLmodel").read_text(encoding="utf-8"))
+        assert '"float32", "shape": [-1, 1, 2, 3]' in described["signature"]["inputs"]
+        assert '"float32", "shape": [-1, 2]' in described["signature"]["outputs"]
+        assert described["saved_input_example_info"]["type"] == "ndarray"
+
+    def test_the_recommended_network_is_one_version(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = make_state(home)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+        mirrored(home, found, "headline", 8.0)
+        mirrored(home, found, "headline", 8.0)
+        client = open_store(home, "toy").client
+        (version,) = client.search_model_versions("name = 'toy'")
+        assert {name: version.tags[name] for name in ("epsilon", "seed", "dvc.md5")} == {
+            "epsilon": "8",
+            "seed": "0",
+            "dvc.md5": "md5-of-8-0",
+        }
+        assert client.get_model_version_by_alias("toy", "recommended").version == version.version
+        assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{home}/mlflow.db"
+
+    def test_other_weights_are_another_version_and_the_same_are_not(self, home: Path) -> None:
+        mirrored(home, make_state(home), "all", 8.0)
+        other = make_state(home, GRID[1:])  # another state, that recommends the other network
+        mirrored(home, other, "all", 0.25)
+        client = open_store(home, "toy").client
+        assert client.get_model_version_by_alias("toy", "recommended").tags["epsilon"] == "0.25"
+        mirrored(home, make_state(home, GRID[:1]), "all", 8.0)
+        assert client.get_model_version_by_alias("toy", "recommended").tags["epsilon"] == "8"
+        assert len(client.search_model_versions("name = 'toy'")) == 2
+
+    def test_a_version_whose_model_is_deleted_is_replaced(self, home: Path) -> None:
+        mirrored(home, make_state(home), "all", 8.0)
+        opened = open_store(home, "toy")
+        opened.remove(studies(home)[0].info.run_id)
+        mirrored(home, make_state(home), "all", 8.0)
+        (version,) = opened.client.search_model_versions("name = 'toy'")
+        assert opened.client.get_logged_model(version.source.removeprefix("models:/"))
+        assert opened.client.get_model_version_by_alias("toy", "recommended").version == version.version
+
+    @pytest.mark.parametrize(("choice", "recommended"), [("none", 8.0), ("all", None), ("all", 4.0)])
+    def test_without_weights_or_recommendation_none_is_registered(
+        self, home: Path, choice: str, recommended: float | None
+    ) -> None:
+        mirrored(home, make_state(home), choice, recommended)
+        assert open_store(home, "toy").client.search_registered_models() == []
+
+    def test_the_choice_is_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("EPSILENS_MLFLOW_MODELS", raising=False)
+        assert kept_models() == "all"
+        monkeypatch.setenv("EPSILENS_MLFLOW_MODELS", "none")
+        assert kept_models() == "none"
+        monkeypatch.setenv("EPSILENS_MLFLOW_MODELS", "some")
+        with pytest.raises(ConfigError, match="EPSILENS_MLFLOW_MODELS: found 'some', allowed are all, headline, none"):
+            kept_models()
+
+    def test_a_network_that_cannot_be_exported_is_one_line(self, home: Path) -> None:
+        class Stubborn(nn.Module):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                return images if float(images.sum()) > 0 else -images
+
+        with pytest.raises(StoreError, match="cannot be exported"):
+            mirror(home, make_state(home), Models(lambda *_: Stubborn(), "all", None))
+
+
+class TestSheet:
+    def test_a_column_for_the_input_and_each_method(self, tmp_path: Path) -> None:
+        write_network(tmp_path, "8", 0)
+        folder = tmp_path / artifacts.cell(artifacts.GALLERY, "8", 0)
+        picture = Image.open(io.BytesIO(contact_sheet(folder)))
+        middle = [picture.getpixel((x, 80)) for x in (62, 180)]
+        assert middle == [(255, 0, 0), (0, 0, 255)]
+        assert contact_sheet(folder) == contact_sheet(folder)
+
+    def test_a_missing_picture_is_named(self, tmp_path: Path) -> None:
+        write_network(tmp_path, "8", 0)
+        folder = tmp_path / artifacts.cell(artifacts.GALLERY, "8", 0)
+        (folder / "7-gradient.png").unlink()
+        with pytest.raises(DataError, match=r"7-gradient\.png"):
+            contact_sheet(folder)
 
 
 class TestStore:
@@ -305,7 +542,7 @@ class TestStore:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         with pytest.raises(StoreError, match=r"MLflow store http://127\.0\.0\.1:9: .*refused"):
-            mirror(home, make_state(home))
+            mirrored(home, make_state(home))
         assert "Traceback" not in capfd.readouterr().err
 
     def test_one_line_for_a_store_that_cannot_be_written(self, home: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -313,11 +550,24 @@ class TestStore:
         with store.closing(store.sqlite3.connect(home / "mlflow.db")) as database:
             database.execute("CREATE TRIGGER full BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'disk full'); END")
             with pytest.raises(StoreError, match=r"mlflow\.db: disk full$"):
-                mirror(home, found)
+                mirrored(home, found)
             database.execute("DROP TRIGGER full")
         assert "Traceback" not in capfd.readouterr().err
-        assert mirror(home, found).written
+        assert mirrored(home, found).written
         assert len(studies(home)) == 1
+
+    def test_a_store_that_is_read_only(self, home: Path) -> None:
+        """Byte 18 of a SQLite file is the version that writing needs; above 2, SQLite only reads it, whoever asks."""
+        found = make_state(home)
+        path = home / "mlflow.db"
+        content = bytearray(path.read_bytes())
+        content[18], version = 3, content[18]
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=r"^MLflow store [^\n]*: attempt to write a readonly database$"):
+            mirrored(home, found)
+        content[18] = version
+        path.write_bytes(content)
+        assert mirrored(home, found).written
 
     def test_a_locked_database(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(store, "SQLITE_PATIENCE", 0.1)
@@ -387,8 +637,8 @@ class TestLive:
         append(home, "k", 2, 3)  # resumed from the checkpoint after epoch 1
         assert follower.poll()
         (run,) = live_runs(home)
-        assert curve(home, run, "loss", "toy-live") == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
-        assert set(run.data.metrics) == {"loss"}
+        assert curve(home, run, "training/loss", "toy-live") == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+        assert set(run.data.metrics) == {"training/loss"}
         assert (run.info.run_name, run.info.status) == ("eps-8-seed-1", "RUNNING")
 
     def test_a_training_that_ends_ends_its_run(self, home: Path) -> None:
@@ -409,7 +659,7 @@ class TestLive:
         live.Follower(home).poll()
         (run,) = live_runs(home)
         assert run.info.status == "RUNNING"
-        assert [step for step, _ in curve(home, run, "loss", "toy-live")] == [1, 2, 3]
+        assert [step for step, _ in curve(home, run, "training/loss", "toy-live")] == [1, 2, 3]
 
     def test_runs_of_a_killed_follower_are_ended(self, home: Path) -> None:
         path = append(home, "k", 1)
@@ -437,7 +687,7 @@ class TestLive:
         follow(home, idle_s=3, poll_s=2)
         (run,) = live_runs(home)
         assert run.info.status == "FINISHED"
-        assert [step for step, _ in curve(home, run, "loss", "toy-live")] == [1, 2, 3, 4, 5]
+        assert [step for step, _ in curve(home, run, "training/loss", "toy-live")] == [1, 2, 3, 4, 5]
 
     def test_a_second_follower_returns_at_once(
         self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

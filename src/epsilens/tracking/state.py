@@ -15,24 +15,27 @@ import yaml
 from epsilens import config
 from epsilens.artifacts import (
     ATTACKS,
-    GATE,
+    GALLERY,
+    GALLERY_INDEX,
+    HISTORY,
     MANIFEST,
     MODELS,
     REPORTS,
+    ROWS,
     SCORES,
     SUMMARY,
     TABLES,
     cell,
-    read_json,
-    read_rows,
 )
 from epsilens.errors import DataError
-from epsilens.tracking.store import Point, epoch_points
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 MIRROR_STAGE = "track"
 STUDY_FILES = (config.PARAMS, PIPELINE, LOCK, MANIFEST, SUMMARY, *TABLES, REPORTS)
-NETWORK_FILES = ("model.safetensors", "card.json", "history.json")
+WEIGHTS, CARD = "model.safetensors", "card.json"
+NETWORK_FILES = (WEIGHTS, CARD, HISTORY)
+
+STAGE_DIGEST = 12  # hex digits: enough to tell apart, short enough for a column
 
 Grid = Sequence[tuple[str, int]]
 
@@ -50,7 +53,7 @@ class PipelineState:
     @cached_property
     def key(self) -> str:
         """SHA-256 of the live entries of dvc.lock: the same on every machine that has the same results."""
-        return hashlib.sha256(json.dumps(self.entries, sort_keys=True).encode()).hexdigest()
+        return _digest(self.entries)
 
     def recorded(self, path: Path) -> str:
         """The hash that DVC has recorded for an output, or for the folder output it lies in.
@@ -64,6 +67,18 @@ class PipelineState:
                 return str(out[out.get("hash", "md5")])
         raise DataError(f"dvc.lock: has no entry for {path}. Run `dvc repro` first")
 
+    def stage_tags(self, at: str | None = None) -> dict[str, str]:
+        """`stage.<name>`: a digest of what dvc.lock records of the stage: of all its cells, or of the cell `at` ("8-0").
+
+        Two runs with the same tag had the same command, dependencies, parameters and outputs there.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for name, entry in self.entries.items():
+            stage, _, cell_name = name.partition("@")
+            if at is None or cell_name == at:
+                found.setdefault(f"stage.{stage}", {})[name] = entry
+        return {tag: _digest(entries)[:STAGE_DIGEST] for tag, entries in found.items()}
+
 
 def read_state(folder: Path, study: str, grid: Grid) -> PipelineState:
     """The state of the working copy `folder`; `grid` names its networks as (epsilon as in paths, seed).
@@ -74,7 +89,7 @@ def read_state(folder: Path, study: str, grid: Grid) -> PipelineState:
     entries = live_entries(_stages(folder / LOCK), _stages(folder / PIPELINE), grid)
     state = PipelineState(folder, study, params, grid, entries)
     for epsilon, seed in grid:
-        state.recorded(cell(MODELS, epsilon, seed) / NETWORK_FILES[0])
+        state.recorded(cell(MODELS, epsilon, seed) / WEIGHTS)
     missing = [str(path) for path in _files(grid) if not (folder / path).exists()]
     if missing:
         raise DataError(f"missing: {', '.join(missing)}. Run `dvc repro` (or `dvc pull`) first")
@@ -103,38 +118,8 @@ def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return leaves
 
 
-def summary(state: PipelineState) -> dict[str, float]:
-    """The numbers of metrics/summary.json under dotted names."""
-    return {name: float(value) for name, value in flat(read_json(state.folder / SUMMARY)).items() if _is_number(value)}
-
-
-def history(state: PipelineState, epsilon: str, seed: int) -> list[Point]:
-    """The training curves of one network."""
-    epochs = read_json(state.folder / cell(MODELS, epsilon, seed) / "history.json")
-    return [point for epoch in epochs for point in epoch_points(epoch)]
-
-
-def results(state: PipelineState, epsilon: str, seed: int) -> dict[str, float]:
-    """Accuracies by split, attack, norm and budget, mean scores and the gate of one network.
-
-    NaN scores are left out of the means; `gate.sound` is 1 or 0, and missing where no gate was run.
-    """
-    attacks, scores = (state.folder / cell(root, epsilon, seed) / "rows.parquet" for root in (ATTACKS, SCORES))
-    right = read_rows(attacks).to_pandas().groupby(["split", "attack", "norm", "budget"])["correct"].mean()
-    found = {_accuracy_name(*names): float(mean) for names, mean in right.items()}
-    means = read_rows(scores).to_pandas().groupby(["attribution", "metric"])["score"].mean()
-    gate = attacks.with_name(GATE)
-    if gate.exists():
-        found["gate.sound"] = float(read_json(gate)["sound"])
-    return found | {f"score.{attribution}.{metric}": float(mean) for (attribution, metric), mean in means.items()}
-
-
-def _accuracy_name(split: str, attack: str, norm: str, budget: float) -> str:
-    return f"accuracy.{split}.{attack}" + ("" if attack == "clean" else f".{norm}.{budget:g}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _digest(entries: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def _stages(path: Path) -> Mapping[str, Any]:
@@ -148,4 +133,5 @@ def _files(grid: Grid) -> Iterable[Path]:
     yield from STUDY_FILES
     for epsilon, seed in grid:
         yield from (cell(MODELS, epsilon, seed) / name for name in NETWORK_FILES)
-        yield from (cell(root, epsilon, seed) / "rows.parquet" for root in (ATTACKS, SCORES))
+        yield from (cell(root, epsilon, seed) / ROWS for root in (ATTACKS, SCORES))
+        yield cell(GALLERY, epsilon, seed) / GALLERY_INDEX

@@ -5,12 +5,12 @@ MLflow is imported when a store is opened, not before: it takes seconds, and its
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import re
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from epsilens.errors import EpsilensError
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import DatasetInput, Run
     from mlflow.tracking import MlflowClient
 
 CHECKPOINTS = Path(".checkpoints")  # git-ignored and outside of all DVC outputs: locks live here
@@ -38,6 +38,10 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
 }
 FOREIGN = {"mlflow", "sqlalchemy", "alembic", "sqlite3", "requests", "urllib3"}
+
+NOTE = "mlflow.note.content"  # tag: what the UI shows as description
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens with its pages for language models
+EXTERNAL = {"mlflow.model.isExternal": "true"}  # tag of a model whose bytes are elsewhere
 
 LABELS = {"study", "epsilon", "seed", "epoch"}  # of a line of a training's history; the rest are its numbers
 
@@ -70,9 +74,9 @@ def clean_name(text: str) -> str:
 
 
 def epoch_points(line: Mapping[str, Any]) -> list[Point]:
-    """The numbers of one epoch of a training; its epoch is their step."""
+    """The numbers of one epoch of a training, `training/<name>`; its epoch is their step."""
     numbers = {name: v for name, v in line.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return [(name, float(value), int(line["epoch"])) for name, value in numbers.items() if name not in LABELS]
+    return [(f"training/{name}", float(v), int(line["epoch"])) for name, v in numbers.items() if name not in LABELS]
 
 
 @contextmanager
@@ -156,23 +160,41 @@ class Store:
             for batch in _batches(metrics, METRICS_PER_BATCH):
                 self.client.log_batch(run, metrics=batch)
 
-    def dataset(self, run: str, name: str, digest: str, source: str) -> None:
+    def inputs(self, run: str, datasets: Sequence[DatasetInput]) -> None:
         """Say what a run was computed from; no data are copied."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        data = Dataset(name, digest[:36], "local", json.dumps({"uri": source}))
         with one_line(self.where):
-            self.client.log_inputs(run, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+            self.client.log_inputs(run, datasets)
 
     def model(self, run: str, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:
-        """A model of the Models tab whose bytes stay with DVC; returns its id."""
+        """A model of the Models tab and of this run; returns its id. Its files are added until `ready`."""
+        from mlflow.entities import LoggedModelOutput
+
+        with one_line(self.where):
+            model = self.client.create_logged_model(self.experiment, name, run, dict(tags), dict(params)).model_id
+            self.client.log_outputs(run, [LoggedModelOutput(model, 0)])
+            return model
+
+    def ready(self, model: str) -> None:
+        """The model is whole."""
         from mlflow.entities import LoggedModelStatus
 
-        external = {**tags, "mlflow.model.isExternal": "true"}
         with one_line(self.where):
-            model = self.client.create_logged_model(self.experiment, name, run, external, dict(params))
-            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-            return model.model_id
+            self.client.finalize_logged_model(model, LoggedModelStatus.READY)
+
+    def describe(self, text: str, run: str | None = None) -> None:
+        """The description (Markdown) of a run, or of the experiment."""
+        with one_line(self.where):
+            if run is None:
+                self.client.set_experiment_tag(self.experiment, NOTE, text[:TAG_LENGTH])
+            else:
+                self.client.set_tag(run, NOTE, text[:TAG_LENGTH])
+
+    def picture(self, run: str, name: str, png: bytes) -> None:
+        """One PNG among the artifacts of a run."""
+        with tempfile.TemporaryDirectory() as folder, one_line(self.where):
+            path = Path(folder) / name
+            path.write_bytes(png)
+            self.client.log_artifact(run, str(path))
 
     def files(self, run: str, folder: Path, paths: Iterable[Path], below: int = 0) -> None:
         """Copy files and folders under their paths relative to `folder`, less `below` leading parts."""
@@ -238,9 +260,12 @@ def _experiment(client: MlflowClient, uri: str, root: Path, name: str) -> str:
     if found is None:
         # A server knows where its artifacts go; beside a database the default would depend on the current folder.
         location = None if uri.startswith("http") else (root / "mlruns").as_uri()
-        return client.create_experiment(name, artifact_location=location)
+        return client.create_experiment(name, artifact_location=location, tags=KIND)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    for tag, value in KIND.items():
+        if tag not in found.tags:
+            client.set_experiment_tag(found.experiment_id, tag, value)
     return found.experiment_id
 
 
