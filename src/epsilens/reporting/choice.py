@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from epsilens.reporting.config import ReportConfig
@@ -23,11 +22,6 @@ def choice_table(found: Samples, config: ReportConfig) -> list[Row]:
     directed = [name for name in config.metrics if found.facts["metrics"][name]["better"]]
     wanted = dict.fromkeys([*directed, config.recommend.metric])
     return [row for metric in wanted for row in _rows(found, metric, config)]
-
-
-def recommended(rows: Sequence[Row]) -> float | None:
-    """The recommended training epsilon, if there is one."""
-    return next((row["epsilon"] for row in rows if row["recommended"]), None)
 
 
 def _rows(found: Samples, metric: str, config: ReportConfig) -> list[Row]:
