@@ -5,8 +5,8 @@ Both score the same images by the same network, the same maps and the same pertu
 of the CPU time of the process (on a GPU: of wall time), one thread. Quantus has the network as its users have it,
 contiguous and not frozen; here it is as models.checkpoints.load returns it. Quantus draws its own noise and is then
 handed ours, so that each pays for one drawing. Every score is compared, in a first turn that is not timed, in which
-Quantus has our layout: in another one rounding switches a ReLU in ten million, and a map with it moves by 1e-3. The last
-line is JSON.
+Quantus has our layout: between two layouts rounding differs, and a map can move by more than the tolerance (docs/log.md).
+The last line is JSON.
 
 Equal values need Quantus' definitions where ours differ on purpose (docs/metrics.md): sensitivity that knows the scale of
 the map, the maximum of the elementwise relative stability, NaN where one prediction changed, and faithfulness
