@@ -175,3 +175,9 @@ def test_a_map_that_is_not_plausible_need_not_have_a_relevance():
     found = table({(0, 0): STANDARD, (8, 0): [ROBUST[0], (0.1, 0.9, NAN, 0.5, 1)]})
     nans = [one(found, set="all", epsilon=8.0, measure=measure)["nan"] for measure in RATES]
     assert nans == [0, 0, 1]
+
+
+def test_plausibility_weighs_both_looks_alike():
+    """What is more concise is less stable: all tie."""
+    images = [(0.1 * i, 0.1 * i, 0.5, 0.2, int(i > 2)) for i in range(1, 6)]
+    assert one(table({(0, 0): images}), epsilon=0.0, measure=AUROC)["mean"] == 0.5
