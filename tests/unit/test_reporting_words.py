@@ -151,7 +151,7 @@ def test_text_helpers():
         '<g id="a-b-x"><use href="#a-b-x"/><p clip-path="url(#a-b-y)"/>'
     )
     assert (unit("linf"), unit("l2"), unit("L1")) == ("1/255, L∞", "L2", "L1")
-    assert better({"better": None}) == ""
+    assert better({"better": None}) == "no direction is better in itself"
 
 
 def test_gallery_matches_images_by_id_and_leaves_gaps():
@@ -162,8 +162,8 @@ def test_gallery_matches_images_by_id_and_leaves_gaps():
     assert [column["right"] for column in image["columns"]] == [False, True]
     assert image["input"] == "data:image/png;base64,aQ=="
     assert image["rows"] == [
-        {"method": "A", "cells": ["data:image/png;base64,YQ==", "data:image/png;base64,Yg=="]},
-        {"method": "R", "cells": [None, "data:image/png;base64,Yw=="]},
+        {"method": "A", "control": False, "cells": ["data:image/png;base64,YQ==", "data:image/png;base64,Yg=="]},
+        {"method": "R", "control": True, "cells": [None, "data:image/png;base64,Yw=="]},
     ]
 
 
