@@ -12,6 +12,7 @@ from epsilens.data.manifest import read_manifest
 from epsilens.reporting.config import StudyConfig
 from stages.common import params, run
 
+AS_THEY_ARE = (artifacts.SUMMARY, artifacts.CLAIMS)
 PACKAGES = ("torch", "torchvision", "robustness", "captum", "numpy")
 
 
@@ -37,10 +38,11 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(artifacts.REPORTS / "figures", folder / "figures")
     shutil.copy(config.PARAMS, folder / "params.yaml")
-    shutil.copy(artifacts.SUMMARY, folder / artifacts.SUMMARY.name)
+    for path in AS_THEY_ARE:
+        shutil.copy(path, folder / path.name)
     for path in artifacts.TABLES:
-        if path == artifacts.HEADLINE:
-            continue  # a part of quality.csv
+        if path in (*AS_THEY_ARE, artifacts.HEADLINE):  # the latter is a part of quality.csv
+            continue
         content = path.read_bytes() if path.suffix == ".csv" else artifacts.as_csv(artifacts.read_json(path))
         artifacts.write_bytes(folder / f"{path.stem}.csv", content)
     artifacts.write_json(folder / "provenance.json", provenance(study))

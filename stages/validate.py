@@ -56,6 +56,7 @@ def evidence(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfi
     scored = {name: metrics.METRICS.get(name.partition("@")[0]) for name in score.metrics}
     directed = [name for name, metric in scored.items() if metric and metric.facts.better]
     wanted = [(f"report.plausible.{key}", getattr(report.plausible, key), directed) for key in TOLD]
+    wanted += [("report.recommend.metric", report.recommend.metric, directed)]
     wanted += [("report.plausible.control", report.plausible.control, controls)]
     wanted += [("score.audit.attribution", score.audit.attribution, methods)]
     lines = [

@@ -31,7 +31,7 @@ def made(batch_size: int = COUNT) -> tuple[Evidence, dict[float, Explainer]]:
     explain, seeds, drawn = explained(model), noise_seeds(0, ids), noise_seeds(1, ids)
     maps, other = explain(images, targets, drawn), explained(network(4))
     hot = {t: explained(Tempered(model, t)) for t in GRIDS["temperature"]}
-    return Evidence(images, targets, maps, masks, seeds, model, explain, batch_size, drawn, other), hot
+    return Evidence(images, targets, maps, masks, seeds, model, explain, batch_size, drawn, lambda _: other), hot
 
 
 def audit(batch_size: int = COUNT) -> tuple[dict[str, Tensor], dict[str, metrics.Audited]]:
@@ -68,9 +68,10 @@ def test_blur_changes_the_map_its_neighbours_and_its_other_maps_alike() -> None:
         return lambda *given: blurred(explain(*given), 0.7)
 
     assert evidence.randomised is not None
-    maps, explain, other = blurred(evidence.attributions, 0.7), smooth(evidence.explain), smooth(evidence.randomised)
+    random = smooth(evidence.randomised("all"))
+    maps, explain = blurred(evidence.attributions, 0.7), smooth(evidence.explain)
     of = Evidence(evidence.images, evidence.targets, maps, evidence.masks, evidence.seeds, evidence.predict, explain,
-                  COUNT, evidence.map_seeds, other)  # fmt: skip
+                  COUNT, evidence.map_seeds, lambda _: random)  # fmt: skip
     wanted = metrics.score(of, ASKED)
     assert all(same(found["blur"].scores[name], wanted[name]) for name in ASKED)
 

@@ -54,7 +54,7 @@ if (entry) {
   entry.click();
   found.after = page.querySelectorAll("svg .quiet").length;
 }
-const filter = page.querySelector(".filter");
+const filter = page.querySelector("SUBJECT .filter");
 if (filter) {
   filter.value = "PGD  linf";
   filter.dispatchEvent(new view.Event("input"));

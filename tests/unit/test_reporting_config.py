@@ -3,10 +3,12 @@ import pytest
 from epsilens.config import section
 from epsilens.errors import ConfigError
 from epsilens.reporting.config import ReportConfig, StudyConfig, SweepConfig
+from tests.options import CLAIMS
 
 PLAUSIBLE = {"conciseness": "gini", "stability": "sensitivity", "relevance": "mass", "control": "random"}
 REPORT = {"attribution": "gradient", "metrics": ["gini"], "bootstrap": 2000, "seed": 0, "confidence": 0.95}
-REPORT |= {"plausible": PLAUSIBLE}
+RECOMMEND = {"metric": "sensitivity", "gain": 0.1, "accuracy_loss": 0.1}
+REPORT |= {"plausible": PLAUSIBLE, "claims": CLAIMS, "recommend": RECOMMEND}
 
 
 def sweep(epsilons, seeds=(0,)):
@@ -63,6 +65,12 @@ def test_report_section():
         {"colour": "blue"},
         {"plausible": PLAUSIBLE | {"colour": "blue"}},
         {"plausible": {"control": "random"}},
+        {"claims": CLAIMS | {"alpha": 0.0}},
+        {"claims": CLAIMS | {"modest_share": 1.0}},
+        {"claims": CLAIMS | {"relevance_margin": -0.1}},
+        {"claims": CLAIMS | {"auroc_margin": 0.5}},
+        {"recommend": RECOMMEND | {"gain": 0}},
+        {"recommend": RECOMMEND | {"accuracy_loss": 5}},
     ],
 )
 def test_report_section_refuses(change):

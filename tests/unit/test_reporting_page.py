@@ -32,8 +32,8 @@ def entries(html):
 def test_answers_first_then_cautions_figures_gallery_tables_provenance(filled):
     html = page.render(filled).decode()
     assert entries(html) == [
-        "answers", "trust", "accuracy", "trade-off", "explanations", "gallery", "metrics", "training", "tables",
-        "definitions", "provenance",
+        "answers", "claims", "trust", "accuracy", "trade-off", "explanations", "plausible", "gallery", "metrics",
+        "training", "tables", "definitions", "provenance",
     ]  # fmt: skip
     assert re.findall(r'<section id="([\w-]+)">', html) == entries(html)
 

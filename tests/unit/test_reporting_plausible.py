@@ -7,14 +7,16 @@ import pandas as pd
 import pytest
 
 from epsilens.reporting.auroc import auroc, auroc_estimates
-from epsilens.reporting.config import PlausibleConfig, ReportConfig
+from epsilens.reporting.config import PlausibleConfig
 from epsilens.reporting.plausible import AUROC, RATES, misnamed, plausible_table, shares_below
 from epsilens.reporting.statistics import wilson
 from epsilens.reporting.tables import select
+from tests.options import report_config
 
 NAN = math.nan
+NAMES = ("gini", "moved", "mass", "random")
 WANTED = PlausibleConfig(conciseness="gini", stability="moved", relevance="mass", control="random")
-CONFIG = ReportConfig(attribution="map", metrics=("gini",), bootstrap=300, seed=2, confidence=0.9, plausible=WANTED)
+CONFIG = report_config(attribution="map", metrics=("gini",), bootstrap=300, seed=2, confidence=0.9, plausible=NAMES)
 FACTS = {
     "metrics": {"gini": {"better": "higher"}, "moved": {"better": "lower"}, "mass": {"better": "higher"},
                 "aside": {"better": None}},

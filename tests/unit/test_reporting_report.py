@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from epsilens.errors import ConfigError, DataError
-from epsilens.reporting.config import PlausibleConfig, ReportConfig, StudyConfig
+from epsilens.reporting.config import StudyConfig
 from epsilens.reporting.report import Inputs, build, tabulate
+from tests.options import report_config
 
 ROOT = Path(__file__).parents[2]
 EVIL = '<script>alert("1")</script>'
-PLAUSIBLE = PlausibleConfig(conciseness="gini", stability="sensitivity", relevance="mass", control="random")
-CONFIG = ReportConfig(
+PLAUSIBLE = ("gini", "sensitivity", "mass", "random")
+CONFIG = report_config(
     attribution="gradient", metrics=("gini", "mass"), bootstrap=200, seed=0, confidence=0.95, plausible=PLAUSIBLE
 )
 METRICS = {

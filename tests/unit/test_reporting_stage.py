@@ -24,6 +24,7 @@ def results(tmp_path, monkeypatch):
     params["sweep"] = {"epsilons": list(EPSILONS), "seeds": list(SEEDS)}
     params["report"] |= {"attribution": "gradient", "metrics": ["gini", "mass"], "bootstrap": 100}
     params["report"]["plausible"] |= {"stability": "sensitivity", "relevance": "mass"}
+    params["report"]["recommend"]["metric"] = "sensitivity"
     params["attack"] |= {"epsilon": 8}
     params["study"]["name"] = "toy"
     monkeypatch.chdir(tmp_path)
@@ -83,7 +84,7 @@ def test_the_tables_of_a_study_are_recorded(results, monkeypatch):
     folder = artifacts.METRICS / "toy"
     assert {path.name for path in folder.iterdir()} == {
         "accuracy.csv", "networks.csv", "gate.csv", "quality.csv", "curves.csv", "plausible.csv", "audit.csv", "figures",
-        "params.yaml", "provenance.json", "summary.json",
+        "choice.csv", "claims.json", "params.yaml", "provenance.json", "summary.json",
     }  # fmt: skip
     assert (folder / "quality.csv").read_bytes() == artifacts.QUALITY.read_bytes()
     head, first = (folder / "gate.csv").read_text(encoding="utf-8").splitlines()[:2]

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from epsilens.errors import DataError
-from epsilens.reporting.config import PlausibleConfig, ReportConfig
 from epsilens.reporting.gate import selection
 from epsilens.reporting.statistics import wilson
 from epsilens.reporting.tables import (
@@ -17,9 +16,10 @@ from epsilens.reporting.tables import (
     select,
     summary,
 )
+from tests.options import report_config
 
-PLAUSIBLE = PlausibleConfig(conciseness="gini", stability="sensitivity", relevance="mass", control="random")
-CONFIG = ReportConfig(
+PLAUSIBLE = ("gini", "sensitivity", "mass", "random")
+CONFIG = report_config(
     attribution="gradient", metrics=("gini", "mass"), bootstrap=400, seed=1, confidence=0.9, plausible=PLAUSIBLE
 )
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from epsilens.reporting.config import PlausibleConfig, ReportConfig
 from epsilens.reporting.formats import better, number, percent, points, spread
 from epsilens.reporting.gallery import arrange
 from epsilens.reporting.sheet import own_ids
 from epsilens.reporting.style import method_styles, plain, positions, unit
 from epsilens.reporting.words import cautions, headlines
+from tests.options import report_config
 
-PLAUSIBLE = PlausibleConfig(conciseness="m", stability="m", relevance="m", control="c")
-CONFIG = ReportConfig(attribution="a", metrics=("m",), bootstrap=100, seed=0, confidence=0.95, plausible=PLAUSIBLE)
+PLAUSIBLE = ("m", "m", "m", "c")
+CONFIG = report_config(attribution="a", metrics=("m",), bootstrap=100, seed=0, confidence=0.95, plausible=PLAUSIBLE)
 FACTS = {
     "metrics": {"m": {"label": "M", "better": "lower", "chance": 0.25}},
     "attributions": {
