@@ -112,14 +112,13 @@ def write_tables(folder: Path, grid: Grid) -> None:
         for epsilon in epsilons
     ]
     artifacts.write_json(folder / artifacts.ACCURACY, accuracies)
-    gini = {"set": "common", "attribution": "gradient", "metric": "gini"}
-    kinds = (gini, gini | {"set": "all"}, gini | {"attribution": "sobel"}, gini | {"metric": "road_gap"})
-    qualities = [
+    kinds = ({"metric": "gini"}, {"metric": "road_gap"})
+    rows = [
         kind | {"epsilon": epsilon, "mean": number + epsilon / 16, "low": None, "high": 0.5}
         for number, kind in enumerate(kinds)
         for epsilon in epsilons
     ]
-    artifacts.write_json(folder / artifacts.QUALITY, qualities)
+    artifacts.write_json(folder / artifacts.HEADLINE, rows)
 
 
 def write_lock(folder: Path, entries: dict[str, Any]) -> None:

@@ -14,10 +14,10 @@ from epsilens.artifacts import (
     ACCURACY,
     ATTACKS,
     GATE,
+    HEADLINE,
     HISTORY,
     MODELS,
     NETWORKS,
-    QUALITY,
     ROWS,
     SCORES,
     SUMMARY,
@@ -43,7 +43,7 @@ def curves(state: PipelineState) -> list[Point]:
     """Headline accuracies and metrics at each training epsilon, and the ends of their intervals; the step is 1000 epsilon.
 
     `by_epsilon/epsilon` is epsilon itself, exactly, for the horizontal axis. Accuracies: those at the headline budget;
-    metrics: those of the headline attribution on the common images. All as in metrics/accuracy.json and quality.json.
+    metrics: those of the headline attribution on the common images. All as in metrics/accuracy.json and headline.json.
     """
     report, attack = state.params["report"], state.params["attack"]
     norm, budget = state.params["threat"]["norm"], float(attack["epsilon"])
@@ -51,12 +51,8 @@ def curves(state: PipelineState) -> list[Point]:
     for row in read_json(state.folder / ACCURACY):
         if row["norm"] == norm and (row["attack"] == "clean" or row["budget"] == budget):
             points += _points(f"accuracy.{_split(row)}{row['attack']}", row, "accuracy")
-    for row in read_json(state.folder / QUALITY):
-        if (
-            row["set"] == "common"
-            and row["attribution"] == report["attribution"]
-            and row["metric"] in report["metrics"]
-        ):
+    for row in read_json(state.folder / HEADLINE):
+        if row["metric"] in report["metrics"]:
             points += _points(row["metric"], row, "mean")
     return points
 
