@@ -67,7 +67,10 @@ def arguments() -> argparse.Namespace:
         "--samples", type=int, default=16, help="neighbours; half as many runs, a quarter as many shares"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=128, help="images in one pass here; in Quantus never more than there are"
+        "--batch-size",
+        type=int,
+        default=256,
+        help="images in one pass here; in Quantus all there are, not their copies",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -80,11 +83,13 @@ class Task:
 
     evidence: Evidence
     network: nn.Module  # of the evidence
+    recalled: Recalled  # the same, as the evidence asks it
     theirs: nn.Module  # the same as Quantus' users have it
     samples: int
 
     def fresh(self) -> Evidence:
-        """Nothing computed yet."""
+        """Nothing computed yet, nor recalled from the turn before."""
+        self.recalled.forget()
         return replace(self.evidence, _done={})
 
     def runs(self) -> int:
@@ -118,7 +123,7 @@ def task(channels: int, given: argparse.Namespace) -> Task:
     masks[:, 8:24, 4:20] = True
     maps = explain(images, targets, seeds)
     evidence = Evidence(images, targets, maps, masks, seeds, predict, explain, given.batch_size)
-    return Task(evidence, network, theirs, given.samples)
+    return Task(evidence, network, predict, theirs, given.samples)
 
 
 # Ours: the metrics of the pipeline, or Quantus' formulas on what the pipeline's metrics share.

@@ -202,11 +202,10 @@ class Evidence:
         order = self._ascending(weights)
         place = order.argsort(dim=1).view(len(self.images), *self.images.shape[2:])
         pixels, undefined = order.shape[1], weights.isnan().any(dim=1)
-        counts = [round(q * pixels) for q in fractions]
+        counts, logits = [round(q * pixels) for q in fractions], []
         gone = [removed for count in counts for removed in (place < count, place >= pixels - count)]
-        logits = []
 
-        @lru_cache(maxsize=1)  # the most and the least relevant pixels, one after the other, are filled with the same noise
+        @lru_cache(maxsize=1)  # the least and the most relevant pixels of a share have the same noise
         def noise(share: int) -> Tensor:
             return per_image(torch.randn, self._shape, self.seeds, "imputation", share)
 
