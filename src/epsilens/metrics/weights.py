@@ -70,10 +70,10 @@ def top(values: Tensor, count: Tensor) -> Tensor:
     count: `[...]`, 0 to n. A row of NaN has memberships of NaN.
     """
     last = _at_place(values, values.shape[-1] - count.clamp(min=1)).unsqueeze(-1)
-    above, tied = values > last, values == last
-    places = count.unsqueeze(-1) - above.count_nonzero(dim=-1).unsqueeze(-1)
-    share = places.double() / tied.count_nonzero(dim=-1).unsqueeze(-1)
-    return torch.where(above, 1.0, tied * share)
+    above, below = values > last, values < last
+    more, less = (part.count_nonzero(dim=-1).unsqueeze(-1) for part in (above, below))
+    share = (count.unsqueeze(-1) - more).double() / (values.shape[-1] - more - less)
+    return torch.where(above, 1.0, torch.where(below, 0.0, share.masked_fill(last.isnan(), torch.nan)))
 
 
 def _at_place(values: Tensor, place: Tensor) -> Tensor:
