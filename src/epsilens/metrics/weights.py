@@ -79,7 +79,7 @@ def top(values: Tensor, count: Tensor) -> Tensor:
 def _at_place(values: Tensor, place: Tensor) -> Tensor:
     """What `ascending` has at one place of each row: `[..., n]` and int64 `[...]` to `[...]`. On a CPU without sorting."""
     if values.device.type == "cpu":
-        rows = zip(values.flatten(0, -2).numpy(), place.flatten().tolist(), strict=True)
+        rows = zip(values.reshape(-1, values.shape[-1]).numpy(), place.flatten().tolist(), strict=True)
         found = np.array([np.partition(row, k)[k] for row, k in rows], dtype=np.float64)
         return torch.from_numpy(found).to(values.dtype).view(place.shape)
     return ascending(values).gather(-1, place.unsqueeze(-1)).squeeze(-1)
