@@ -66,6 +66,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--samples", type=int, default=16, help="neighbours; half as many runs, a quarter as many shares"
     )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=256,
+        help="images in one pass here; in Quantus all there are, not their copies",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     return parser.parse_args()
@@ -77,11 +83,13 @@ class Task:
 
     evidence: Evidence
     network: nn.Module  # of the evidence
+    recalled: Recalled  # the same, as the evidence asks it
     theirs: nn.Module  # the same as Quantus' users have it
     samples: int
 
     def fresh(self) -> Evidence:
-        """Nothing computed yet."""
+        """Nothing computed yet, nor recalled from the turn before."""
+        self.recalled.forget()
         return replace(self.evidence, _done={})
 
     def runs(self) -> int:
@@ -107,15 +115,15 @@ def task(channels: int, given: argparse.Namespace) -> Task:
         network[1].head.bias -= network(images).mean(dim=0)  # type: ignore[union-attr]  # else all are of one class
     theirs = copy.deepcopy(network)
     network.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
-    explain, predict = explainer(network, "gradient", {}, given.images), Recalled(network)
+    explain, predict = explainer(network, "gradient", {}, given.batch_size), Recalled(network)
     seeds = noise_seeds(0, torch.arange(given.images))
     with torch.no_grad():
         targets = predict(images).argmax(dim=1)
     masks = torch.zeros(given.images, SIDE, SIDE, dtype=torch.bool, device=given.device)
     masks[:, 8:24, 4:20] = True
     maps = explain(images, targets, seeds)
-    evidence = Evidence(images, targets, maps, masks, seeds, predict, explain, given.images)
-    return Task(evidence, network, theirs, given.samples)
+    evidence = Evidence(images, targets, maps, masks, seeds, predict, explain, given.batch_size)
+    return Task(evidence, network, predict, theirs, given.samples)
 
 
 # Ours: the metrics of the pipeline, or Quantus' formulas on what the pipeline's metrics share.
@@ -152,23 +160,25 @@ def norm(values: Tensor, dimensions: int = 2) -> Tensor:
     return torch.linalg.vector_norm(values.flatten(-dimensions), dim=-1)
 
 
-def subset(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def subset(shape: tuple[int, ...], generator: torch.Generator, out: Tensor | None = None) -> Tensor:
     """SUBSET different ones of the values of an image."""
-    return torch.randperm(shape[0], generator=generator)[:SUBSET]
+    chosen = torch.randperm(shape[0], generator=generator)[:SUBSET]
+    return chosen if out is None else out.copy_(chosen)
 
 
 def correlation(one: Evidence, runs: int) -> Tensor:
     """Of what the map says of a subset and what the logit loses without it, over runs, [N]."""
     flat, a = one.images.flatten(1), pixel_weights(one.attributions).flatten(1)
-    black, rows = flat.amin(dim=1, keepdim=True), one.targets[:, None]
-    said, lost = [], []
-    for run in range(runs):
-        chosen = per_image(subset, (flat.shape[1],), one.seeds, "subset", run).to(flat.device)
-        without = flat.scatter(1, chosen, black.expand(-1, SUBSET)).view_as(one.images)
+    black, (count, pixels) = flat.amin(dim=1, keepdim=True).expand(-1, SUBSET), flat.shape
+    said, left = [], []
+    for group in one._passes(runs):  # as all that the pipeline sends through a network many times over
+        drawn = [per_image(subset, (pixels,), one.seeds, "subset", run).to(flat.device) for run in group]
+        without = torch.stack([flat.scatter(1, chosen, black) for chosen in drawn])
         with torch.no_grad():
-            lost.append((one.logits() - one.predict(without)).gather(1, rows)[:, 0])
-        said.append(a.gather(1, chosen % a.shape[1]).sum(dim=1))
-    z, d = (torch.stack(values).double() for values in (said, lost))
+            left.append(one.predict(without.view(-1, *one.images.shape[1:])).unflatten(0, (-1, count)))
+        said += [a.gather(1, chosen % a.shape[1]).sum(dim=1) for chosen in drawn]
+    lost = (one.logits() - torch.cat(left)).gather(2, one.targets.view(1, -1, 1).expand(runs, -1, 1))[..., 0]
+    z, d = torch.stack(said).double(), lost.double()
     z, d = z - z.mean(dim=0), d - d.mean(dim=0)
     return (z * d).sum(dim=0) / (norm(z.T, 1) * norm(d.T, 1))
 

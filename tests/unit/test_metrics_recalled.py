@@ -50,6 +50,14 @@ def test_other_images_are_asked_for(network: Counting, change) -> None:
     assert network.passes == (3 if change(images).isnan().any() else 2)  # NaN is never the same
 
 
+def test_what_was_forgotten_is_asked_for(network: Counting) -> None:
+    predict, images = Recalled(network), torch.rand(2, 3, 4, 5)
+    before = predict(images)
+    predict.forget()
+    assert torch.equal(predict(images), before)
+    assert network.passes == 2
+
+
 def test_other_types_are_asked_for(network: Counting) -> None:
     predict, images = Recalled(network), torch.ones(2, 3, 4, 5)
     predict(images)

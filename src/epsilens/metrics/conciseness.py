@@ -14,7 +14,7 @@ def _gini(values: Tensor) -> Scores:
     """Gini index of each row `[N, n]` of values that are not negative, `[N]`."""
     ordered = ascending(values)
     n = ordered.shape[1]
-    place = 2 * torch.arange(1, n + 1, device=ordered.device) - n - 1
+    place = 2 * torch.arange(1, n + 1, dtype=ordered.dtype, device=ordered.device) - n - 1
     return (place * ordered).sum(dim=1) / (n * ordered.sum(dim=1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -165,8 +166,8 @@ class Evidence:
         for group in self._passes(samples):
             noise = torch.cat([per_image(torch.rand, self._shape, self.seeds, "neighbour", k) for k in group])
             copies = len(group)
-            near = self.images.repeat(copies, 1, 1, 1)
-            near = (near + radius_255 / 255 * (2 * noise - 1).to(near)).clamp(0, 1)
+            moves = noise.mul_(2).sub_(1).to(self.images).mul_(radius_255 / 255)
+            near = (self.images + moves.unflatten(0, (copies, -1))).flatten(0, 1).clamp_(0, 1)
             own = torch.cat([self._neighbour_seeds([k] * len(self.seeds)) for k in group])
             maps.append(self.explain(near, self.targets.repeat(copies), own))
             logits.append(self._predict(near))
@@ -201,12 +202,16 @@ class Evidence:
         order = self._ascending(weights)
         place = order.argsort(dim=1).view(len(self.images), *self.images.shape[2:])
         pixels, undefined = order.shape[1], weights.isnan().any(dim=1)
-        counts = [round(q * pixels) for q in fractions]
+        counts, logits = [round(q * pixels) for q in fractions], []
         gone = [removed for count in counts for removed in (place < count, place >= pixels - count)]
-        logits = []
+
+        @lru_cache(maxsize=1)  # the least and the most relevant pixels of a share have the same noise
+        def noise(share: int) -> Tensor:
+            return per_image(torch.randn, self._shape, self.seeds, "imputation", share)
+
         for group in self._passes(len(gone)):
-            noise = [per_image(torch.randn, self._shape, self.seeds, "imputation", k // 2) for k in group]
-            filled = self._without(torch.cat([gone[k] for k in group]), torch.cat(noise))
+            drawn = torch.cat([noise(k // 2) for k in group])
+            filled = self._without(torch.cat([gone[k] for k in group]), drawn)
             logits.append(self._predict(filled))
         answers = torch.cat(logits).view(len(fractions), 2, len(self.images), -1)
         kept, left = (

@@ -26,6 +26,10 @@ class Recalled:
             return self._network(images)
         return self._last[1].clone()
 
+    def forget(self) -> None:
+        """Recall nothing of what has been, so that the next call is a pass."""
+        self._last = None
+
     def _listen(self, network: nn.Module, given: tuple[Tensor, ...], logits: Logits) -> None:
         self._last = given[0].detach().clone(), logits.detach().clone()
 

@@ -19,7 +19,7 @@ def relevance_mass(attributions: Attributions, masks: Masks) -> Scores:
     NaN for an all-zero map.
     """
     inside = masks.flatten(1)
-    mass = (shares(pixel_weights(attributions)) * inside).sum(dim=1)
+    mass = shares(pixel_weights(attributions)).where(inside, 0).sum(dim=1)
     return mass.where(inside.any(dim=1), torch.nan)
 
 
@@ -31,7 +31,7 @@ def relevance_rank(attributions: Attributions, masks: Masks) -> Scores:
     inside = masks.flatten(1)
     size = inside.sum(dim=1)
     members = top(pixel_weights(attributions).flatten(1), size)
-    return (members * inside).sum(dim=1) / size  # 0 / 0 is NaN for an empty mask
+    return members.where(inside, 0).sum(dim=1) / size  # 0 / 0 is NaN for an empty mask
 
 
 def pointing_game(attributions: Attributions, masks: Masks) -> Scores:
@@ -42,7 +42,7 @@ def pointing_game(attributions: Attributions, masks: Masks) -> Scores:
     """
     inside = masks.flatten(1)
     weights = pixel_weights(attributions).flatten(1)
-    hit = (top(weights, torch.ones_like(inside.sum(dim=1))) * inside).sum(dim=1)
+    hit = top(weights, torch.ones_like(inside.sum(dim=1))).where(inside, 0).sum(dim=1)
     return hit.where(inside.any(dim=1), torch.nan)
 
 

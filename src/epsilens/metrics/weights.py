@@ -14,12 +14,16 @@ def pixel_weights(attributions: Attributions) -> PixelWeights:
 
     NaN throughout for a map that is all zero or not finite, so that every score of it is NaN.
     """
-    return known(attributions.double().abs().sum(dim=-3, keepdim=True)).squeeze(-3)
+    weights = attributions.abs().sum(dim=-3, dtype=torch.float64)
+    return _where_positive(weights, weights.sum(dim=(-2, -1), keepdim=True))
 
 
 def known(maps: Tensor) -> Tensor:
     """The maps `[..., C, H, W]`; NaN throughout for one that is all zero or not finite."""
-    total = maps.abs().sum(dim=(-3, -2, -1), keepdim=True)
+    return _where_positive(maps, maps.abs().sum(dim=(-3, -2, -1), keepdim=True))
+
+
+def _where_positive(maps: Tensor, total: Tensor) -> Tensor:
     return maps.where((total > 0) & total.isfinite(), torch.nan)
 
 
@@ -65,7 +69,17 @@ def top(values: Tensor, count: Tensor) -> Tensor:
     Values that tie for the last places share them equally, so that no position in the image is preferred.
     count: `[...]`, 0 to n. A row of NaN has memberships of NaN.
     """
-    last = ascending(values).gather(-1, (values.shape[-1] - count.clamp(min=1)).unsqueeze(-1))
-    above, tied = values > last, values == last
-    places = (count.unsqueeze(-1) - above.sum(dim=-1, keepdim=True)).double()
-    return torch.where(above, 1.0, tied * places / tied.sum(dim=-1, keepdim=True))
+    last = _at_place(values, values.shape[-1] - count.clamp(min=1)).unsqueeze(-1)
+    above, below = values > last, values < last
+    more, less = (part.count_nonzero(dim=-1).unsqueeze(-1) for part in (above, below))
+    share = (count.unsqueeze(-1) - more).double() / (values.shape[-1] - more - less)
+    return torch.where(above, 1.0, torch.where(below, 0.0, share.masked_fill(last.isnan(), torch.nan)))
+
+
+def _at_place(values: Tensor, place: Tensor) -> Tensor:
+    """What `ascending` has at one place of each row: `[..., n]` and int64 `[...]` to `[...]`. On a CPU without sorting."""
+    if values.device.type == "cpu":
+        rows = zip(values.reshape(-1, values.shape[-1]).numpy(), place.flatten().tolist(), strict=True)
+        found = np.array([np.partition(row, k)[k] for row, k in rows], dtype=np.float64)
+        return torch.from_numpy(found).to(values.dtype).view(place.shape)
+    return ascending(values).gather(-1, place.unsqueeze(-1)).squeeze(-1)
