@@ -28,15 +28,7 @@ def noise_seeds(seed: int, ids: Tensor) -> NoiseSeeds:
 
 
 def per_image(draw: Callable[..., Tensor], shape: tuple[int, ...], seeds: NoiseSeeds, *key: object) -> Tensor:
-    """Noise `[N, *shape]` (float32, CPU), row n drawn by `draw` (torch.rand, torch.randn) from `seeds[n]` and the key.
-
-    draw: takes `generator` and, of the dtype that it returns without, `out`.
-    """
+    """Noise `[N, *shape]` (float32, CPU), row n drawn by `draw` (torch.rand, torch.randn) from `seeds[n]` and the key."""
     if not len(seeds):
         return torch.empty(0, *shape)
-    source, values = torch.Generator(), [derive(seed, *key) for seed in seeds.tolist()]
-    first = draw(shape, generator=source.manual_seed(values[0]))
-    noise = first.repeat(len(values), *[1] * first.ndim)
-    for row, value in zip(noise[1:], values[1:], strict=True):
-        draw(shape, generator=source.manual_seed(value), out=row)  # seeding leaves nothing of the draws before
-    return noise
+    return torch.stack([draw(shape, generator=generator(int(seed), *key)) for seed in seeds])
