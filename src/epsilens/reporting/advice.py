@@ -27,9 +27,15 @@ def choice(rows: Sequence[Row], facts: Facts, wanted: RecommendConfig) -> dict[s
     if taken is None:
         share = deciding[0]["none_share"]
         tried = "; ".join(_bargain(row, wanted) for row in deciding[1:])
-        why = deciding[0]["reason"] or f"No ε above the first gains {rule} ({_agree(share)}): {tried}."
+        reason = deciding[0]["reason"]
+        why = (
+            f"{reason[:1].upper()}{reason[1:]}."
+            if reason
+            else f"No ε above the first gains {rule} ({_agree(share)}): {tried}."
+        )
         return {"answer": "No ε is recommended", "why": why, "knees": _knees(rows, facts)}
-    why = f"It is the smallest ε that gains {rule}: it {_bargain(taken, wanted, named=False)} ({_agree(taken['recommended_share'])})."
+    share = taken["recommended_share"]
+    why = f"The smallest ε that gains {rule}: it {_bargain(taken, wanted, named=False)} ({_agree(share)})."
     return {"answer": f"Recommended: ε = {taken['epsilon']:g}", "why": why, "knees": _knees(rows, facts)}
 
 
@@ -64,7 +70,9 @@ def plausible(rows: Sequence[Row], attribution: str, wanted: PlausibleConfig, fa
     own = [bounded(row) for row in select(rows, attribution=attribution, set="all")]
     if not own:
         return []
-    concise, stable, relevance = (_label(name, facts) for name in (wanted.conciseness, wanted.stability, wanted.relevance))
+    concise, stable, relevance = (
+        _label(name, facts) for name in (wanted.conciseness, wanted.stability, wanted.relevance)
+    )
     first = own[0]
     control = facts["attributions"][wanted.control]["label"]
     meaning = (
@@ -83,7 +91,11 @@ def _ends(rows: Sequence[Row]) -> str:
         return ""
     noun = {RATES[0]: "Plausible", RATES[1]: "Misleading among the plausible"}[rows[0]["measure"]]
     ends = [known[0]] if len(known) == 1 else [known[0], known[-1]]
-    return f"{noun}: " + ", ".join(f"{spread(r, 'mean', percent)} of {r['maps']} maps at ε = {r['epsilon']:g}" for r in ends) + "."
+    return (
+        f"{noun}: "
+        + ", ".join(f"{spread(r, 'mean', percent)} of {r['maps']} maps at ε = {r['epsilon']:g}" for r in ends)
+        + "."
+    )
 
 
 def _auroc(rows: Sequence[Row]) -> str:
@@ -99,7 +111,7 @@ def _auroc(rows: Sequence[Row]) -> str:
 
 
 def headlined(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
-    """Of the confound audit what is shown first: the headline metrics, or all if none was audited, at the largest epsilon."""
+    """Of the confound audit what is shown first: the headline metrics (all if none was audited) at the largest epsilon."""
     largest = max((row["epsilon"] for row in rows), default=0.0)
     wanted = [row for row in rows if row["metric"] in metrics] or list(rows)
     return select(wanted, epsilon=largest)

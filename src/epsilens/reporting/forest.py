@@ -16,7 +16,7 @@ from epsilens.reporting.formats import percent, spread
 from epsilens.reporting.gate import Row
 from epsilens.reporting.marks import heading
 from epsilens.reporting.sheet import Sheet, Tip
-from epsilens.reporting.style import COLOURS, INK, MARKERS, SOFT, plain
+from epsilens.reporting.style import COLOURS, FAINT, INK, MARKERS, SOFT, plain
 from epsilens.reporting.tables import select
 from epsilens.reporting.verdicts import RULES, figure_name, measured
 
@@ -64,12 +64,24 @@ def _claim(axes: Axes, case: Sequence[Row], wanted: ClaimsConfig) -> list[Tip]:
     for place, row in enumerate(case):
         colour, marker = STYLES[row["scope"]]
         if math.isnan(row["estimate"]):
-            axes.text(0.01, place, plain(row["why"]), transform=axes.get_yaxis_transform(), fontsize=7, color=SOFT, va="center")
+            axes.text(
+                0.01,
+                place,
+                plain(row["why"]),
+                transform=axes.get_yaxis_transform(),
+                fontsize=7,
+                color=SOFT,
+                va="center",
+            )
             continue
         axes.hlines(place, *row["interval"], color=colour, linewidth=2)
         axes.plot(row["estimate"], place, color=colour, marker=marker, markersize=6)
         ends = " to ".join(map(rule.text, row["interval"]))
-        tips.append(Tip(axes, row["estimate"], place, f"{row['scope']}: {rule.text(row['estimate'])} ({ends}), {row['verdict']}"))
+        tips.append(
+            Tip(
+                axes, row["estimate"], place, f"{row['scope']}: {rule.text(row['estimate'])} ({ends}), {row['verdict']}"
+            )
+        )
     axes.axvline(bound, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
     axes.margins(x=0.08)
     low, high = axes.get_xlim()
@@ -111,8 +123,11 @@ def _audit(cases: Sequence[Sequence[Row]], names: Sequence[str], figure: Figure)
         axes.axvline(bound, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
     tips: list[Tip] = []
     for place, case in enumerate(cases):
+        axes.axhline(place + 0.5, color=FAINT, linewidth=0.6)
         if all(row["reason"] for row in case):
-            axes.text(0.5, place, plain(f"undefined: {case[0]['reason']}"), ha="center", va="center", fontsize=8, color=SOFT)
+            axes.text(
+                0.5, place, plain(f"undefined: {case[0]['reason']}"), ha="center", va="center", fontsize=8, color=SOFT
+            )
         for row in case:
             if not row["reason"]:
                 offset = 0.22 * (kinds.index(row["kind"]) - (len(kinds) - 1) / 2)

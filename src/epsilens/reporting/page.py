@@ -57,7 +57,7 @@ SECTIONS = (
     Section("provenance", "Provenance"),
 )
 # What a study may have: sentences and cards, and lists of flat rows that a section shows as a table.
-SLOTS = ("claims", "claims_table", "choice", "recommendation", "looks", "plausible", "confounds", "audit")
+SLOTS = ("claims", "tally", "claims_table", "choice", "recommendation", "looks", "plausible", "confounds", "audit")
 
 
 def render(content: Mapping[str, Any]) -> bytes:
@@ -83,7 +83,13 @@ def fill(template: str, content: Mapping[str, Any]) -> bytes:
     environment = Environment(
         loader=FileSystemLoader(ROOM), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "percent": percent, "epsilon": "{:g}".format, "shown": _cell, "share": _share}
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "epsilon": "{:g}".format,
+        "shown": _cell,
+        "share": _share,
+    }
     environment.filters |= {"columns": _columns, "direction": lambda better: DIRECTIONS[better or None]}
     environment.filters["arrow"] = lambda better: ARROWS[better or None]
     environment.tests["masked"] = is_masked  # a row of the tables that have a column `gate`

@@ -99,7 +99,9 @@ def trade_off(
     clean = {row["epsilon"]: row for row in select(accuracies, split="test", attack="clean")}
     chosen = [row for row in select(rows, metric=name, attribution=method) if not np.isnan(row["mean"])]
     marked = {row["epsilon"]: row for row in select(choice, metric=name)}
-    points = [Point(clean[row["epsilon"]], row, marked.get(row["epsilon"])) for row in chosen if row["epsilon"] in clean]
+    points = [
+        Point(clean[row["epsilon"]], row, marked.get(row["epsilon"])) for row in chosen if row["epsilon"] in clean
+    ]
     if not points:
         return None
     label = facts["attributions"].get(method, {}).get("label", method)
@@ -173,8 +175,15 @@ def _cross(axes: Axes, point: Point, i: int) -> None:
     text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])  # readable across the bars
 
 
-KNEE: dict[str, Any] = {"color": INK, "marker": "o", "markersize": 12, "fillstyle": "none", "linestyle": "", "zorder": 4}
-RECOMMENDED: dict[str, Any] = KNEE | {"marker": "s", "markersize": 15}
+KNEE: dict[str, Any] = {
+    "color": INK,
+    "marker": "o",
+    "markersize": 12,
+    "fillstyle": "none",
+    "linestyle": "",
+    "zorder": 4,
+}
+RECOMMENDED: dict[str, Any] = {**KNEE, "marker": "s", "markersize": 15}
 
 
 def _marks_legend(points: Sequence[Point]) -> list[Line2D]:
@@ -185,7 +194,11 @@ def _marks_legend(points: Sequence[Point]) -> list[Line2D]:
     if any(point.choice is not None and not point.marked("front") for point in points):
         handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="", label="dominated"))
     if any(point.marked("knee") for point in points):
-        handles.append(Line2D([], [], **KNEE | {"markersize": 9}, label="knee"))
+        handles.append(Line2D([], [], **_small(KNEE), label="knee"))
     if any(point.marked("recommended") for point in points):
-        handles.append(Line2D([], [], **RECOMMENDED | {"markersize": 9}, label="recommended"))
+        handles.append(Line2D([], [], **_small(RECOMMENDED), label="recommended"))
     return handles
+
+
+def _small(look: Mapping[str, Any]) -> dict[str, Any]:
+    return {**look, "markersize": 9}

@@ -35,7 +35,12 @@ def plausible(rows: Sequence[Row], attribution: str, *, norm: str, margin: float
     drawn = {
         "plausible-rate": partial(_rates, select(found, measure=RATES[0]), "plausible maps", NEUTRAL, norm, None),
         "plausible-misleading": partial(
-            _rates, select(found, measure=RATES[1]), "misleading maps among the plausible", DIRECTIONS["lower"], norm, rate
+            _rates,
+            select(found, measure=RATES[1]),
+            "misleading maps among the plausible",
+            DIRECTIONS["lower"],
+            norm,
+            rate,
         ),
         "plausible-auroc": partial(_auroc, select(found, measure=AUROC), norm, margin),
     }
@@ -54,9 +59,11 @@ def _rates(
         its = [row for row in select(rows, set=name) if row["maps"]]
         beside = {epsilon: place + (i - 1) * DODGE * span for epsilon, place in places.items()}
         if its:
-            tips += line(axes, its, Scale(beside, form=percent), f"{name} predictions", styles[name])
+            tips += line(axes, its, Scale(beside, form=percent, shade=0), f"{name} predictions", styles[name])
     if threshold is not None:
-        axes.axhline(threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=f"claim: above {100 * threshold:g} %")
+        axes.axhline(
+            threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=f"claim: above {100 * threshold:g} %"
+        )
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.set_ylabel("share of maps")

@@ -210,7 +210,8 @@ def _told(tables: Tables, facts: Mapping[str, Any], config: ReportConfig) -> dic
     first, method = min(row["epsilon"] for row in tables.quality), config.attribution
     audited = advice.headlined(tables.audit, config.metrics)
     return {
-        "claims": verdicts.cards(tables.claims, facts, config.claims, first),
+        "claims": (cards := verdicts.cards(tables.claims, facts, config.claims, first)),
+        "tally": verdicts.tally(cards),
         "claims_table": verdicts.table(tables.claims, facts),
         "choice": advice.choice(tables.choice, facts, config.recommend),
         "recommendation": digest.recommendation(tables.choice, facts),

@@ -21,7 +21,7 @@ BADGES = {"supported": "✓", "contradicted": "✗", "undecided": "?"}  # words 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is measured of a claim, in which unit, and the bound on whose one side it is supported, on the other contradicted.
+    """What is measured of a claim, in which unit, and the bound: on its one side is support, on the other contradiction.
 
     measured: a phrase with {metric}, {at} and {first}, the epsilons that are compared. signed: a change, told with its sign.
     tested: the verdict needs a test besides the interval.
@@ -99,6 +99,16 @@ def cards(rows: Sequence[Row], facts: Facts, wanted: ClaimsConfig, first: float)
     return [_card(select(rows, claim=claim), facts, wanted, first) for claim in dict.fromkeys(r["claim"] for r in rows)]
 
 
+def tally(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Over all cards: how many claims have which verdict in each scope; one whose metrics differ is mixed."""
+    verdicts: dict[str, list[str]] = {}
+    for card in told:
+        lines = [line for case in card["cases"] for line in case["lines"]]
+        for scope in dict.fromkeys(line["scope"] for line in lines):
+            verdicts.setdefault(scope, []).append(_shared([ln["verdict"] for ln in lines if ln["scope"] == scope]))
+    return [f"{scope}: {_counted(found)}" for scope, found in verdicts.items()]
+
+
 def _card(rows: Sequence[Row], facts: Facts, wanted: ClaimsConfig, first: float) -> dict[str, Any]:
     name, shown = rows[0]["claim"], select(rows, headline=True)
     return {
@@ -110,7 +120,7 @@ def _card(rows: Sequence[Row], facts: Facts, wanted: ClaimsConfig, first: float)
             {"measured": measured(case[0], facts, first), "lines": [_line(row) for row in case]}
             for case in _by_metric(shown)
         ],
-        "methods": [_tally(select(rows, scope=scope), scope) for scope in dict.fromkeys(r["scope"] for r in rows)]
+        "methods": [_methods(select(rows, scope=scope), scope) for scope in dict.fromkeys(r["scope"] for r in rows)]
         if any(row["attribution"] for row in rows)
         else [],
     }
@@ -138,7 +148,7 @@ def _line(row: Row) -> dict[str, str]:
     known = not math.isnan(low)
     return {
         "scope": row["scope"],
-        "n": f"{row['n']} {row['unit'] if row['n'] != 1 else row['unit'].removesuffix('s')}",
+        "n": _units(row),
         "verdict": row["verdict"],
         "badge": BADGES[row["verdict"]],
         "estimate": f"{rule.text(row['estimate'])}{' points' if rule.unit == 'points' else ''}",
@@ -148,6 +158,13 @@ def _line(row: Row) -> dict[str, str]:
     }
 
 
+def _units(row: Row) -> str:
+    """What was replicated how often: seeds, or images; both where both count."""
+    counts = {"seeds": row["n_seeds"]} if row["scope"] == "training" else {}
+    counts |= {row["unit"]: row["n"]}
+    return ", ".join(f"{n} {unit if n != 1 else unit.removesuffix('s')}" for unit, n in counts.items())
+
+
 def p_text(p: float) -> str:
     """p as papers write it; where there is no test the interval alone decides."""
     if math.isnan(p):
@@ -155,14 +172,17 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def _tally(rows: Sequence[Row], scope: str) -> str:
+def _methods(rows: Sequence[Row], scope: str) -> str:
     """How many of the methods have which verdict."""
     methods: dict[str, list[str]] = {}
     for row in rows:
         methods.setdefault(row["attribution"], []).append(row["verdict"])
-    counts = Counter(verdict for verdicts in methods.values() for verdict in [_shared(verdicts)])
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (*BADGES, "mixed") if counts[verdict])
-    return f"{scope}: {told}"
+    return f"{scope}: {_counted([_shared(verdicts) for verdicts in methods.values()])}"
+
+
+def _counted(verdicts: Sequence[str]) -> str:
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in (*BADGES, "mixed") if counts[verdict])
 
 
 def _shared(verdicts: Sequence[str]) -> str:
