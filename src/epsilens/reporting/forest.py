@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from epsilens.reporting.config import ClaimsConfig
 from epsilens.reporting.formats import percent, spread
@@ -89,6 +90,7 @@ def _claim(axes: Axes, case: Sequence[Row], wanted: ClaimsConfig) -> list[Tip]:
     axes.axvspan(*((bound, high) if rule.above else (low, bound)), color=SIDE, alpha=0.1, linewidth=0)
     axes.set(xlim=(low, high), ylim=(len(case) - 0.4, -0.6))
     _rows(axes, [row["scope"] for row in case])
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     if rule.unit:
         unit = " %" if rule.unit == "%" else ""
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}{unit}".replace("-", "−"))
