@@ -209,6 +209,7 @@ def test_a_trade_off_marks_the_front_its_knee_and_the_recommended_epsilon(drawn)
         {"metric": "m", "epsilon": e, "front": front, "knee": knee, "recommended": taken}
         for e, (front, knee, taken) in kinds.items()
     ]
+    choice.append(choice[1] | {"metric": "other", "epsilon": 8.0})
     rows = [accuracy(e, "test", "clean", 0.0, value) for e, value in ((0.0, 0.9), (4.0, 0.8), (8.0, 0.7))]
     quality = [
         {"epsilon": e, "attribution": "a", "metric": "m", "mean": mean, "low": mean, "high": mean}

@@ -56,7 +56,7 @@ def _rates(
     styles = method_styles(SETS, set())
     tips: list[Tip] = []
     for i, name in enumerate(SETS):
-        its = [row for row in select(rows, set=name) if row["maps"]]
+        its = select(rows, set=name)
         beside = {epsilon: place + (i - 1) * DODGE * span for epsilon, place in places.items()}
         if its:
             tips += line(axes, its, Scale(beside, form=percent, shade=0), f"{name} predictions", styles[name])
