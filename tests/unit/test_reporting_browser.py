@@ -43,7 +43,7 @@ for (const i of [0, 1, 2, 3, 4, 5]) {
     });
   }
 }
-const mark = page.querySelector("svg .tip");
+const mark = page.querySelector("figure svg .tip");
 mark.dispatchEvent(new view.PointerEvent("pointerenter"));
 found.tip = page.querySelector(".tooltip").hidden ? null : page.querySelector(".tooltip").textContent;
 const entry = page.querySelector(".legend button");

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from epsilens.reporting import figures, panels
 from epsilens.reporting.sheet import Sheet, Tip
-from epsilens.reporting.style import COLOURS
+from epsilens.reporting.style import COLOURS, PAPER
 
 FACTS = {
     "metrics": {"m": {"label": "M", "better": "higher", "chance": 0.25, "low": -1, "high": 1}},
@@ -201,6 +201,33 @@ def test_trade_off_has_a_cross_at_each_epsilon(drawn):
     )
     undefined = [row | {"mean": math.nan} for row in QUALITY]
     assert panels.trade_off(ACCURACY, undefined, "m", "a", FACTS, norm="linf") is None
+
+
+def test_a_trade_off_marks_the_front_its_knee_and_the_recommended_epsilon(drawn):
+    kinds = {0.0: (True, False, None), 4.0: (True, True, True), 8.0: (False, False, False)}
+    choice = [
+        {"metric": "m", "epsilon": e, "front": front, "knee": knee, "recommended": taken}
+        for e, (front, knee, taken) in kinds.items()
+    ]
+    choice.append(choice[1] | {"metric": "other", "epsilon": 8.0})
+    rows = [accuracy(e, "test", "clean", 0.0, value) for e, value in ((0.0, 0.9), (4.0, 0.8), (8.0, 0.7))]
+    quality = [
+        {"epsilon": e, "attribution": "a", "metric": "m", "mean": mean, "low": mean, "high": mean}
+        for e, mean in ((0.0, 0.1), (4.0, 0.6), (8.0, 0.5))
+    ]
+    panels.trade_off(rows, quality, "m", "a", FACTS, norm="linf", choice=choice)
+    (axes,) = drawn["trade-off-m"].axes
+    path, front, *marks = axes.lines
+    assert len(path.get_xdata()) == 3
+    assert front.get_xydata().tolist() == [[0.8, 0.6], [0.9, 0.1]]
+    ring, square = (next(line for line in marks if line.get_markersize() == size) for size in (12, 15))
+    assert ring.get_xydata().tolist() == square.get_xydata().tolist() == [[0.8, 0.6]]
+    points = [line for line in marks if line.get_markersize() == 6]
+    assert [line.get_markerfacecolor() == PAPER for line in points] == [False, False, True]
+    names = [text.get_text() for text in drawn["trade-off-m"].legends[0].get_texts()]
+    assert names == ["Pareto front", "dominated", "knee", "recommended"]
+    tips = [tip.text.partition("; ")[2] for tip in drawn.tips["trade-off-m"]]
+    assert tips == ["on the Pareto front", "on the Pareto front; knee of the front; recommended", ""]
 
 
 def test_training_marks_the_kept_epoch_and_skips_what_was_not_recorded(drawn):

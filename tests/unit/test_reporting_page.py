@@ -10,10 +10,22 @@ from epsilens.reporting.report import content, draw, tabulate
 from epsilens.reporting.style import COLOURS, INK, PROPERTIES
 from tests.unit.test_reporting_report import CONFIG, EVIL, Page, study
 
-CLAIMS = [
+ROWS = [
     {"claim": "more concise", "estimate": 0.25, "interval": [0.125, None], "p": 0.001, "verdict": "supported", "n": 17},
     {"claim": EVIL, "estimate": None, "interval": None, "p": None, "verdict": "undecided", "n": 3, "late": True},
 ]
+LINE = {"scope": "training", "n": "2 seeds", "verdict": "contradicted", "badge": "✗", "estimate": "+0.1",
+        "interval": "95 %", "p": "no test", "why": EVIL}  # fmt: skip
+CARD = {"claim": EVIL, "figure": "claim-none", "statement": EVIL, "decides": EVIL, "methods": [EVIL],
+        "cases": [{"measured": EVIL, "lines": [LINE]}]}  # fmt: skip
+WORDS = {
+    "claims": [CARD],
+    "tally": [EVIL],
+    "choice": {"answer": EVIL, "why": "Because.", "knees": EVIL},
+    "looks": [EVIL],
+    "confounds": [EVIL],
+}
+TABLES = {"claims_table": "claims", "recommendation": "trade-off", "plausible": "plausible", "audit": "audit"}
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +50,50 @@ def test_answers_first_then_cautions_figures_gallery_tables_provenance(filled):
     assert re.findall(r'<section id="([\w-]+)">', html) == entries(html)
 
 
-@pytest.mark.parametrize("slot", SLOTS)
-def test_a_slot_is_shown_where_a_study_has_it(filled, slot):
-    html = page.render({**filled, slot: CLAIMS}).decode()
-    section = {"recommendation": "trade-off"}.get(slot, slot)
-    assert section in entries(html)
-    part = html[html.index(f'<section id="{section}">') :].partition("</section>")[0]
-    assert "0.125 to –" in part
-    assert re.search(r'<td class=" verdict supported">supported</td>', part)
-    assert re.search(r'<th scope="col" class="n">estimate</th>', part)
-    assert re.search(r'<th scope="col">late</th>', part)
+def section(html, name):
+    return html[html.index(f'<section id="{name}">') :].partition("</section>")[0]
+
+
+@pytest.mark.parametrize(("slot", "name"), TABLES.items())
+def test_a_table_is_folded_away_where_a_study_has_it(filled, slot, name):
+    html = page.render({**filled, "claims": [CARD], slot: ROWS}).decode()
+    assert name in entries(html)
+    part = section(html, name)
+    folded = part[part.index("<details>") : part.index("</details>")]
+    shares = {"plausible", "audit"}  # their intervals are in per cent
+    assert ("12.5 % to –" if slot in shares else "0.125 to –") in folded
+    assert re.search(r'<td class=" verdict supported">supported</td>', folded)
+    assert re.search(r'<th scope="col" class="n">estimate</th>', folded)
+    assert re.search(r'<th scope="col">late</th>', folded)
     assert EVIL not in html
     Page(html)
+
+
+def test_sentences_and_cards_are_shown_and_escaped(filled):
+    html = page.render({**filled, **WORDS, "audit": ROWS}).decode()
+    assert EVIL not in html
+    for name in ("claims", "trade-off", "plausible", "audit"):
+        assert "alert(&#34;1&#34;)" in section(html, name)
+    assert re.search(r'<span class="badge contradicted"><span aria-hidden="true">✗</span> contradicted</span>', html)
+    assert set(WORDS) | set(TABLES) == set(SLOTS)
+    Page(html)
+
+
+def test_without_claims_choice_or_looks_there_is_no_such_section(filled):
+    figures = {name: svg for name, svg in filled["figures"].items() if not name.startswith("trade-off")}
+    html = page.render({**filled, **dict.fromkeys(SLOTS, ()), "figures": figures}).decode()
+    assert not {"claims", "trade-off", "plausible", "audit"} & set(entries(html))
+
+
+def test_the_figures_of_the_answers_are_on_the_page(filled):
+    html = page.render(filled).decode()
+    for name, place in {
+        "claim-more-concise": "claims",
+        "plausible-auroc": "plausible",
+        "trade-off-gini": "trade-off",
+    }.items():
+        assert name in filled["figures"]
+        assert f'id="{name}-figure_1"' in section(html, place)
 
 
 def test_every_section_has_its_template_and_no_template_is_left_over():

@@ -69,7 +69,8 @@ def test_files_of_a_paper(files):
     }  # fmt: skip
     pdfs = {name for name in files if name.endswith(".pdf")}
     assert {"figures/accuracy.pdf", "figures/trade-off-gini.pdf", "figures/metric-mass.pdf"} <= pdfs
-    assert len(pdfs) == 11
+    assert {"figures/claims.pdf", "figures/plausible-auroc.pdf"} <= pdfs
+    assert len(pdfs) == 12 + 8 + 3
     for name in pdfs:
         assert files[name].startswith(b"%PDF")
         assert b"/Type3" not in files[name]

@@ -179,15 +179,27 @@ def test_files_of_the_report():
     files = built(study())
     assert sorted(files) == [
         "figures/accuracy.svg",
+        "figures/claim-costs-accuracy.svg",
+        "figures/claim-modest-training-helps.svg",
+        "figures/claim-more-concise.svg",
+        "figures/claim-more-stable.svg",
+        "figures/claim-not-more-relevant.svg",
+        "figures/claim-plausibility-is-blind.svg",
+        "figures/claim-plausible-maps-mislead.svg",
+        "figures/claims.svg",
         "figures/matrix-pgd-l2.svg",
         "figures/matrix-pgd-linf.svg",
         "figures/metric-gini.svg",
         "figures/metric-mass.svg",
         "figures/metric-sensitivity.svg",
+        "figures/plausible-auroc.svg",
+        "figures/plausible-misleading.svg",
+        "figures/plausible-rate.svg",
         "figures/security-l2.svg",
         "figures/security-linf.svg",
         "figures/trade-off-gini.svg",
         "figures/trade-off-mass.svg",
+        "figures/trade-off-sensitivity.svg",
         "figures/training.svg",
         "index.html",
     ]
@@ -202,7 +214,7 @@ def test_the_page_loads_nothing_and_its_ids_are_unique():
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.loaded)
     assert len(page.ids) == len(set(page.ids))
     assert {address[1:] for address in page.loaded if address.startswith("#")} <= set(page.ids)
-    assert page.tags.count("svg") == 11 + 2 * 3  # and a swatch an attribution in each of two legends
+    assert page.tags.count("svg") == 12 + 7 + 3 + 2 * 3  # claims, plausible maps, swatches of two legends
 
 
 def test_whatever_comes_from_data_is_escaped():

@@ -1,4 +1,4 @@
-"""What the page shows of the long tables: those of the headline method, in a reader's words."""
+"""What the page shows of the long tables, in a reader's words."""
 
 from __future__ import annotations
 
@@ -6,32 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epsilens.reporting.gate import Row
-from epsilens.reporting.tables import select
+from epsilens.reporting.rates import bounded
 
 Facts = Mapping[str, Any]
-
-
-def claims(rows: Sequence[Row], facts: Facts) -> list[Row]:
-    """One row a claim and metric: estimate, interval and p of training, and the verdicts of both scopes."""
-    shown = []
-    for row in select(rows, headline=True, scope="training"):
-        same = {key: row[key] for key in ("claim", "attribution", "metric")}
-        own = select(rows, scope="these networks", **same)
-        why = row["why"] or (own[0]["why"] if own else "")
-        shown.append(
-            {
-                "claim": row["statement"],
-                "measured": _metric(row["metric"], facts),
-                "at ε": row["epsilon"],
-                "estimate": row["estimate"],
-                "interval": row["interval"],
-                "p": row["p"],
-                "verdict": row["verdict"],
-                "of these networks": own[0]["verdict"] if own else "–",
-                "what is open": why,
-            }
-        )
-    return shown
 
 
 def recommendation(rows: Sequence[Row], facts: Facts) -> list[Row]:
@@ -52,10 +29,11 @@ def recommendation(rows: Sequence[Row], facts: Facts) -> list[Row]:
     ]
 
 
-def plausible(rows: Sequence[Row], attribution: str) -> list[Row]:
-    """One row a measure, set of predictions and training epsilon, of the headline method."""
+def plausible(rows: Sequence[Row], facts: Facts) -> list[Row]:
+    """One row a method, measure, set of predictions and training epsilon."""
     return [
         {
+            "attribution": str(facts["attributions"][row["attribution"]]["label"]),
             "measure": row["measure"],
             "predictions": row["set"],
             "training ε": row["epsilon"],
@@ -63,7 +41,7 @@ def plausible(rows: Sequence[Row], attribution: str) -> list[Row]:
             "interval": [row["low"], row["high"]],
             "maps": row["maps"],
         }
-        for row in select(rows, attribution=attribution)
+        for row in map(bounded, rows)
     ]
 
 

@@ -24,6 +24,7 @@ class Scale:
     along: str = "epsilon"
     form: Form = number
     noun: str = "training ε"
+    shade: float = 0.13  # opacity of the bands: 0 where many lines lie on each other
 
 
 def line(
@@ -39,7 +40,7 @@ def line(
     ).T
     axes.plot(x, y, label=label, gid=ids["line"], **style)
     if style["color"] in COLOURS:  # the intervals of the controls would cover those of the methods
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0, gid=ids["band"])
+        axes.fill_between(x, low, high, color=style["color"], alpha=scale.shade, linewidth=0, gid=ids["band"])
         axes.vlines(x, low, high, color=style["color"], linewidth=1, gid=ids["bars"])
     found = zip(x, y, rows, strict=True)
     return [Tip(axes, a, b, _told(row, scale, label)) for a, b, row in found if not np.isnan(b)]

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from epsilens.reporting.formats import ARROWS, DIRECTIONS, number, percent
+from epsilens.reporting.formats import ARROWS, DIRECTIONS, Form, number, percent
 from epsilens.reporting.gate import is_masked
 from epsilens.reporting.sheet import own_ids
 from epsilens.reporting.style import PROPERTIES
@@ -45,7 +45,7 @@ SECTIONS = (
     Section("claims", "Claims", ("claims",)),
     Section("trust", "Trust"),
     Section("accuracy", "Accuracy"),
-    Section("trade-off", "Trade-off", ("recommendation", "trade_offs")),
+    Section("trade-off", "Trade-off", ("choice", "recommendation", "trade_offs")),
     Section("explanations", "Explanations"),
     Section("plausible", "Misleading but plausible", ("plausible",)),
     Section("audit", "Confounds", ("audit",)),
@@ -56,8 +56,8 @@ SECTIONS = (
     Section("definitions", "Definitions"),
     Section("provenance", "Provenance"),
 )
-# Lists of flat rows that a study may have; the section of that name shows each as a table.
-SLOTS = ("claims", "recommendation", "plausible", "audit")
+# What a study may have: sentences and cards, and lists of flat rows that a section shows as a table.
+SLOTS = ("claims", "tally", "claims_table", "choice", "recommendation", "looks", "plausible", "confounds", "audit")
 
 
 def render(content: Mapping[str, Any]) -> bytes:
@@ -83,7 +83,13 @@ def fill(template: str, content: Mapping[str, Any]) -> bytes:
     environment = Environment(
         loader=FileSystemLoader(ROOM), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "percent": percent, "epsilon": "{:g}".format, "shown": _cell}
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "epsilon": "{:g}".format,
+        "shown": _cell,
+        "share": _share,
+    }
     environment.filters |= {"columns": _columns, "direction": lambda better: DIRECTIONS[better or None]}
     environment.filters["arrow"] = lambda better: ARROWS[better or None]
     environment.tests["masked"] = is_masked  # a row of the tables that have a column `gate`
@@ -104,15 +110,20 @@ def _is_numeric(value: Any) -> bool:
     return value is None or (isinstance(value, Number) and not isinstance(value, bool))
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, form: Form = number) -> str:
     """A value of a flat row as text; a list of numbers is an interval."""
     if isinstance(value, list | tuple):
-        return " to ".join(map(_cell, value))
+        return " to ".join(_cell(end, form) for end in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or isinstance(value, float):
-        return number(value)
+        return form(value)
     return str(value)
+
+
+def _share(value: Any) -> str:
+    """The same of shares of 1."""
+    return _cell(value, percent)
 
 
 def inline(svg: bytes) -> Markup:

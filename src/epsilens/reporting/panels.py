@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from epsilens.reporting.formats import better, number, percent, spread
 from epsilens.reporting.gate import Row
 from epsilens.reporting.marks import Scale, heading, line
 from epsilens.reporting.sheet import Sheet, Tip
-from epsilens.reporting.style import COLOURS, INK, PAPER, PATH, epsilon_axis, method_styles, plain, unit
+from epsilens.reporting.style import COLOURS, EDGE, INK, PAPER, PATH, epsilon_axis, method_styles, plain, unit
 from epsilens.reporting.tables import select
 
 Facts = Mapping[str, Any]
@@ -80,42 +83,122 @@ def _range(described: Facts) -> str:
 
 
 def trade_off(
-    accuracies: Sequence[Row], rows: Sequence[Row], name: str, method: str, facts: Facts, *, norm: str
+    accuracies: Sequence[Row],
+    rows: Sequence[Row],
+    name: str,
+    method: str,
+    facts: Facts,
+    *,
+    norm: str,
+    choice: Sequence[Row] = (),
 ) -> Sheet | None:
-    """Clean accuracy against one metric of one attribution, a point an epsilon; None where none is defined."""
+    """Clean accuracy against one metric of one attribution, a point an epsilon; None where none is defined.
+
+    choice: rows of choice_table, by which the Pareto front, its knee and the recommended epsilon are marked.
+    """
     clean = {row["epsilon"]: row for row in select(accuracies, split="test", attack="clean")}
     chosen = [row for row in select(rows, metric=name, attribution=method) if not np.isnan(row["mean"])]
-    points = [(row["epsilon"], clean[row["epsilon"]], row) for row in chosen if row["epsilon"] in clean]
+    marked = {row["epsilon"]: row for row in select(choice, metric=name)}
+    points = [
+        Point(clean[row["epsilon"]], row, marked.get(row["epsilon"])) for row in chosen if row["epsilon"] in clean
+    ]
     if not points:
         return None
     label = facts["attributions"].get(method, {}).get("label", method)
-    return Sheet(f"trade-off-{name}", (4.1, 3.4), partial(_trade_off, points, facts["metrics"][name], str(label), norm))
+    return Sheet(f"trade-off-{name}", (4.1, 3.7), partial(_trade_off, points, facts["metrics"][name], str(label), norm))
 
 
-def _trade_off(
-    points: Sequence[tuple[float, Row, Row]], described: Facts, method: str, norm: str, figure: Figure
-) -> list[Tip]:
+@dataclass(frozen=True)
+class Point:
+    """One training epsilon: its row of clean accuracy, of the metric, and of the choice, if there is one."""
+
+    clean: Row
+    quality: Row
+    choice: Row | None
+
+    @property
+    def epsilon(self) -> float:
+        return self.quality["epsilon"]
+
+    @property
+    def place(self) -> tuple[float, float]:
+        return self.clean["accuracy"], self.quality["mean"]
+
+    def marked(self, key: str) -> bool:
+        """Whether it is on the `front`, the `knee`, `recommended`."""
+        return bool(self.choice and self.choice[key])
+
+    def told(self) -> str:
+        accuracy = spread(self.clean, "accuracy", percent)
+        marks = [word for key, word in MARKED.items() if self.marked(key)]
+        text = f"training ε = {self.epsilon:g}: {spread(self.quality, 'mean', number)}, clean accuracy {accuracy}"
+        return "; ".join([text, *marks])
+
+
+MARKED = {"front": "on the Pareto front", "knee": "knee of the front", "recommended": "recommended"}
+
+
+def _trade_off(points: Sequence[Point], described: Facts, method: str, norm: str, figure: Figure) -> list[Tip]:
     axes = figure.add_subplot()
-    x, y = [clean["accuracy"] for _, clean, _ in points], [row["mean"] for *_, row in points]
-    axes.plot(x, y, color=PATH, linewidth=1, zorder=1)
-    for i, (epsilon, clean, row) in enumerate(points):
-        colour = COLOURS[i % len(COLOURS)]
-        axes.hlines(y[i], clean["low"], clean["high"], color=colour, linewidth=1.2)
-        axes.vlines(x[i], row["low"], row["high"], color=colour, linewidth=1.2)
-        axes.plot(x[i], y[i], color=colour, marker="o", markersize=6)
-        # Alternately above and below, so that neighbours do not hide each other's label
-        offset, side = ((6, 6), "left") if i % 2 == 0 else ((-6, -12), "right")
-        text = axes.annotate(f"ε = {epsilon:g}", (x[i], y[i]), offset, textcoords="offset points", ha=side, fontsize=8)
-        text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])  # readable across the bars
+    axes.plot(*zip(*(point.place for point in points), strict=True), color=PATH, linewidth=1, zorder=1)
+    front = sorted(point.place for point in points if point.marked("front"))
+    if len(front) > 1:
+        axes.plot(*zip(*front, strict=True), color=EDGE, linewidth=5, alpha=0.35, zorder=0.5, solid_capstyle="round")
+    for i, point in enumerate(points):
+        _cross(axes, point, i)
     axes.margins(0.16)
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.03))
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     axes.set_xlabel("clean accuracy (%; → higher is better)")
     axes.set_ylabel(plain(f"{described['label']}, {method}"))
     heading(axes, better(described), f"training ε in {unit(norm)}", title=plain(str(described["label"])))
-    return [Tip(axes, clean["accuracy"], row["mean"], _told(*point)) for point in points for _, clean, row in [point]]
+    handles = _marks_legend(points)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return [Tip(axes, *point.place, point.told()) for point in points]
 
 
-def _told(epsilon: float, clean: Row, row: Row) -> str:
-    accuracy = spread(clean, "accuracy", percent)
-    return f"training ε = {epsilon:g}: {spread(row, 'mean', number)}, clean accuracy {accuracy}"
+def _cross(axes: Axes, point: Point, i: int) -> None:
+    """A point with both intervals and its marks; hollow where another epsilon is better in both."""
+    colour, (x, y) = COLOURS[i % len(COLOURS)], point.place
+    axes.hlines(y, point.clean["low"], point.clean["high"], color=colour, linewidth=1.2)
+    axes.vlines(x, point.quality["low"], point.quality["high"], color=colour, linewidth=1.2)
+    dominated = point.choice is not None and not point.marked("front")
+    axes.plot(x, y, color=colour, marker="o", markersize=6, markerfacecolor=PAPER if dominated else colour)
+    if point.marked("knee"):
+        axes.plot(x, y, **KNEE)
+    if point.marked("recommended"):
+        axes.plot(x, y, **RECOMMENDED)
+    # Alternately above and below, so that neighbours do not hide each other's label
+    offset, side = ((7, 7), "left") if i % 2 == 0 else ((-7, -13), "right")
+    text = axes.annotate(f"ε = {point.epsilon:g}", (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
+    text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])  # readable across the bars
+
+
+KNEE: dict[str, Any] = {
+    "color": INK,
+    "marker": "o",
+    "markersize": 12,
+    "fillstyle": "none",
+    "linestyle": "",
+    "zorder": 4,
+}
+RECOMMENDED: dict[str, Any] = {**KNEE, "marker": "s", "markersize": 15}
+
+
+def _marks_legend(points: Sequence[Point]) -> list[Line2D]:
+    """What the marks mean, those that occur."""
+    handles = []
+    if any(point.marked("front") for point in points):
+        handles.append(Line2D([], [], color=EDGE, linewidth=5, alpha=0.35, label="Pareto front"))
+    if any(point.choice is not None and not point.marked("front") for point in points):
+        handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="", label="dominated"))
+    if any(point.marked("knee") for point in points):
+        handles.append(Line2D([], [], **_small(KNEE), label="knee"))
+    if any(point.marked("recommended") for point in points):
+        handles.append(Line2D([], [], **_small(RECOMMENDED), label="recommended"))
+    return handles
+
+
+def _small(look: Mapping[str, Any]) -> dict[str, Any]:
+    return {**look, "markersize": 9}

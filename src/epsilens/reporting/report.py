@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from epsilens.errors import ConfigError, DataError
-from epsilens.reporting import digest, figures, page, panels, trust, words
+from epsilens.reporting import advice, digest, figures, forest, page, panels, rates, trust, verdicts, words
 from epsilens.reporting.audit import audit_table
 from epsilens.reporting.choice import choice_table
 from epsilens.reporting.claims import claims_table
@@ -149,11 +149,23 @@ def draw(inputs: Inputs, tables: Tables, config: ReportConfig) -> dict[str, Shee
             drawn[f"matrix-{attack}-{its}"] = figures.matrix(tables.accuracy, attack=attack, norm=its, trained=norm)
     for name in dict.fromkeys(row["metric"] for row in common):
         drawn[f"metric-{name}"] = panels.metric(common, name, facts, norm=norm)
-    for name in config.metrics:
+    for name in dict.fromkeys([*config.metrics, config.recommend.metric]):
         drawn[f"trade-off-{name}"] = panels.trade_off(
-            tables.accuracy, common, name, config.attribution, facts, norm=norm
+            tables.accuracy, common, name, config.attribution, facts, norm=norm, choice=tables.choice
         )
+    drawn |= _evidence(tables, facts, config, norm)
     return {name: sheet for name, sheet in drawn.items() if sheet is not None}
+
+
+def _evidence(tables: Tables, facts: Mapping[str, Any], config: ReportConfig, norm: str) -> dict[str, Sheet | None]:
+    """The figures of the claims, of plausible maps and of the confounds."""
+    decides, first = config.claims, min(row["epsilon"] for row in tables.quality)
+    limits = {"margin": decides.auroc_margin, "rate": decides.misleading_rate}
+    return {
+        **forest.claims(tables.claims, facts, decides, first),
+        **rates.plausible(tables.plausible, config.attribution, norm=norm, **limits),
+        "audit": forest.audit(advice.headlined(tables.audit, config.metrics), facts),
+    }
 
 
 def content(inputs: Inputs, tables: Tables, config: ReportConfig, drawn: Mapping[str, bytes]) -> dict[str, Any]:
@@ -187,12 +199,26 @@ def content(inputs: Inputs, tables: Tables, config: ReportConfig, drawn: Mapping
         "networks": tables.networks,
         "broken": tables.broken,
         "quality": quality,
-        "claims": digest.claims(tables.claims, inputs.facts),
-        "recommendation": digest.recommendation(tables.choice, inputs.facts),
-        "plausible": digest.plausible(tables.plausible, config.attribution),
-        "audit": digest.audit(tables.audit, inputs.facts),
+        **_told(tables, inputs.facts, config),
         "provenance": inputs.provenance,
         "params": json.dumps(inputs.params, indent=2, ensure_ascii=False, default=str),
+    }
+
+
+def _told(tables: Tables, facts: Mapping[str, Any], config: ReportConfig) -> dict[str, Any]:
+    """The sections that answer the questions of the study: sentences, and the tables behind them."""
+    first, method = min(row["epsilon"] for row in tables.quality), config.attribution
+    audited = advice.headlined(tables.audit, config.metrics)
+    return {
+        "claims": (cards := verdicts.cards(tables.claims, facts, config.claims, first)),
+        "tally": verdicts.tally(cards),
+        "claims_table": verdicts.table(tables.claims, facts),
+        "choice": advice.choice(tables.choice, facts, config.recommend),
+        "recommendation": digest.recommendation(tables.choice, facts),
+        "looks": advice.plausible(tables.plausible, method, config.plausible, facts),
+        "plausible": digest.plausible(tables.plausible, facts),
+        "confounds": advice.audit(audited, facts),
+        "audit": digest.audit(tables.audit, facts),
     }
 
 
