@@ -15,7 +15,6 @@ from tests.options import report_config
 
 NAN = math.nan
 NAMES = ("gini", "moved", "mass", "random")
-WANTED = PlausibleConfig(conciseness="gini", stability="moved", relevance="mass", control="random")
 CONFIG = report_config(attribution="map", metrics=("gini",), bootstrap=300, seed=2, confidence=0.9, plausible=NAMES)
 FACTS = {
     "metrics": {"gini": {"better": "higher"}, "moved": {"better": "lower"}, "mass": {"better": "higher"},
@@ -125,14 +124,17 @@ def test_plausibility_is_not_saturated_beyond_the_range_of_the_standard_network(
 
 
 def test_names_that_cannot_be_used_are_reported_together():
-    wrong = PlausibleConfig(conciseness="ginni", stability="aside", relevance="mass", control="map")
+    told = PlausibleConfig(conciseness="ginni", stability="aside", relevance="mass", control="map")
+    recommend = CONFIG.recommend.model_copy(update={"metric": "nothing"})
+    wrong = CONFIG.model_copy(update={"plausible": told, "recommend": recommend})
     lines = misnamed(pd.DataFrame(rows({(0, 0): STANDARD})), FACTS, wrong)
     assert lines == [
         "params.yaml: report.plausible.conciseness: found 'ginni', possible are gini, moved, mass",
         "params.yaml: report.plausible.stability: found 'aside', possible are gini, moved, mass",
         "params.yaml: report.plausible.control: found 'map', possible are random",
+        "params.yaml: report.recommend.metric: found 'nothing', possible are gini, moved, mass",
     ]
-    assert misnamed(pd.DataFrame(rows({(0, 0): STANDARD})), FACTS, WANTED) == []
+    assert misnamed(pd.DataFrame(rows({(0, 0): STANDARD})), FACTS, CONFIG) == []
 
 
 def test_shares_below_count_equal_ones_half():
