@@ -122,3 +122,8 @@ def test_no_audit_and_one_epsilon_have_no_rows():
     assert audit_table(scores, pd.DataFrame(), pd.DataFrame(), CONFIG) == []
     alone = (table[table["epsilon"] == 0] for table in (scores, audited, traits))
     assert audit_table(*alone, CONFIG) == []
+
+
+def test_maps_that_are_all_zero_are_nearest_to_the_smallest_scale():
+    traits = ROBUST | {8.0: {"norm": 0.0}}
+    assert one(audit_table(*tables(ADDED, traits), CONFIG), metric="gini", kind="scale", epsilon=8.0)["amount"] == 0.25

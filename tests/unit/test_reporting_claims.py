@@ -11,8 +11,9 @@ import pytest
 
 from epsilens.config import section
 from epsilens.reporting.choice import choice_table
-from epsilens.reporting.claims import CLAIMS, claims_table
+from epsilens.reporting.claims import CLAIMS, TWO_EPSILONS, claims_table
 from epsilens.reporting.config import ReportConfig
+from epsilens.reporting.findings import ONE_IMAGE
 from epsilens.reporting.plausible import AUROC, RATES
 from epsilens.reporting.samples import samples
 from epsilens.reporting.tables import select
@@ -247,3 +248,41 @@ def test_the_front_and_its_knee_are_those_of_the_means() -> None:
     assert [row["front"] for row in rows] == [True] * 4
     assert [row["knee"] for row in rows] == [False, True, False, False]
     assert sum(row["knee_share"] for row in rows) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("gini", "verdict"),
+    [
+        ((0, 0.2, 0.25, 0.3), "supported"),
+        ((0, 0.1, 0.25, 0.3), "contradicted"),
+        ((0, 0.2, 0.0, -0.2), "undecided"),  # of a loss there is no share, and the first step gains
+        ((0, -0.2, -0.2, -0.2), "contradicted"),
+        ((0, -0.1, 0.1, 0.3), "contradicted"),
+        ((0, 0.2, 0.1, 0.0), "undecided"),  # nothing is gained in the end
+    ],
+)
+def test_modest_training_helps_where_the_first_step_gains_most_of_what_is_gained(gini: Any, verdict: str) -> None:
+    table = claims(AS_CLAIMED | {"gini": gini}, seeds=5)
+    row = select(table, claim="modest training helps", metric="gini", scope="training", attribution="gradient")[0]
+    assert row["verdict"] == verdict
+    if verdict != "undecided":
+        assert row["estimate"] == pytest.approx(gini[1] / gini[3], abs=0.1)
+        assert row["p_single"] <= row["p"] <= 0.05
+
+
+def test_two_epsilons_say_nothing_of_modest_training() -> None:
+    attacks, scores = (rows[rows["epsilon"] % 8 == 0] for rows in study(AS_CLAIMED, 3))
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    assert {row["verdict"] for row in select(rows, claim="more concise")} == {"supported"}
+    for row in select(rows, claim="modest training helps"):
+        assert (row["verdict"], row["why"]) == ("undecided", TWO_EPSILONS)
+        assert math.isnan(row["estimate"])
+
+
+def test_one_image_says_nothing_of_others() -> None:
+    attacks, scores = study(AS_CLAIMED, 3, images=1)
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    for claim in ("more concise", "more stable", "not more relevant", "modest training helps"):
+        for row in select(rows, claim=claim, scope="these networks"):
+            assert (row["verdict"], row["why"]) == ("undecided", ONE_IMAGE)
+    assert {row["verdict"] for row in select(rows, claim="costs accuracy")} == {"supported"}  # of 200 other images

@@ -185,3 +185,31 @@ def test_plausibility_weighs_both_looks_alike():
     """What is more concise is less stable: all tie."""
     images = [(0.1 * i, 0.1 * i, 0.5, 0.2, int(i > 2)) for i in range(1, 6)]
     assert one(table({(0, 0): images}), epsilon=0.0, measure=AUROC)["mean"] == 0.5
+
+
+def test_a_rate_of_one_network_that_hangs_on_few_maps_is_as_wide_as_wilsons():
+    maps = [(0.9, 0.1, 0.5 if i else 0.1, 0.2, 1) for i in range(30)]
+    row = one(table({(0, 0): STANDARD, (8, 0): maps}), set="all", epsilon=8.0, measure=RATES[1])
+    low, high = wilson(1, 30, 0.9)
+    assert row["mean"] == pytest.approx(1 / 30, abs=1e-6)
+    assert row["low"] <= low + 1e-6
+    assert row["high"] >= high - 1e-6
+
+
+def test_an_auroc_that_hangs_on_one_wrong_map_tells_nothing():
+    """The most plausible map is the only wrong one: the interval is Wilson's of a single trial."""
+    maps = [(0.01 * i, 0.5 - 0.01 * i, 0.5, 0.2, int(i < 29)) for i in range(30)]
+    row = one(table({(0, 0): STANDARD, (8, 0): maps}), epsilon=8.0, measure=AUROC)
+    assert (row["mean"], row["low"]) == (0, 0)
+    assert row["high"] == pytest.approx(wilson(0, 1, 0.9)[1], abs=1e-6)
+
+
+def test_seeds_are_those_that_have_the_figure_and_intervals_end_at_0_and_1():
+    """The second network has no plausible map, and errs nowhere."""
+    dull = [(0.1, 0.9, 0.5, 0.2, 1)] * 4
+    found = table({(0, 0): STANDARD, (0, 1): STANDARD, (8, 0): ROBUST, (8, 1): dull})
+    rows_at_8 = {row["measure"]: row for row in select(found, set="all", epsilon=8.0)}
+    assert [rows_at_8[name]["n_seeds"] for name in (*RATES, AUROC)] == [2, 1, 2, 1]
+    wide = rows_at_8["plausible"]  # .75 and 0: Student's t of one degree of freedom is far wider than [0, 1]
+    assert (wide["mean"], wide["low"], wide["high"]) == (0.375, 0, 1)
+    assert (wide["difference_low"], wide["difference_high"]) == (-1, 1)
