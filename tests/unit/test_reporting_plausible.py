@@ -8,8 +8,8 @@ import pytest
 
 from epsilens.reporting.auroc import auroc, auroc_estimates
 from epsilens.reporting.config import PlausibleConfig
-from epsilens.reporting.plausible import AUROC, RATES, misnamed, plausible_table, shares_below
-from epsilens.reporting.statistics import wilson
+from epsilens.reporting.plausible import AUROC, RATES, misnamed, plausible_table, shares_below, with_width
+from epsilens.reporting.statistics import estimate, wilson
 from epsilens.reporting.tables import select
 from tests.options import report_config
 
@@ -111,6 +111,7 @@ def test_plausibility_that_is_being_right_has_one_its_opposite_zero_and_no_error
     networks = {(0, 0): STANDARD, (1, 0): [right, wrong, right], (4, 0): inverse, (8, 0): [right, right, right]}
     found = select(table(networks), measure=AUROC)
     assert [row["mean"] for row in found][1:3] == [1, 0]
+    assert [row["difference"] for row in found][:3] == pytest.approx([0, 1 - found[0]["mean"], -found[0]["mean"]])
     assert math.isnan(found[3]["mean"])
     assert math.isnan(found[3]["low"])
     assert [(row["n"], row["maps"], row["hits"]) for row in found] == [(4, 4, 3), (3, 3, 2), (3, 3, 2), (3, 3, 3)]
@@ -213,3 +214,12 @@ def test_seeds_are_those_that_have_the_figure_and_intervals_end_at_0_and_1():
     wide = rows_at_8["plausible"]  # .75 and 0: Student's t of one degree of freedom is far wider than [0, 1]
     assert (wide["mean"], wide["low"], wide["high"]) == (0.375, 0, 1)
     assert (wide["difference_low"], wide["difference_high"]) == (-1, 1)
+
+
+def test_the_difference_of_two_rates_that_are_all_and_none_is_newcombes():
+    values = np.stack([np.ones((1, 6, 1)), np.zeros((1, 6, 1))])  # all at the first epsilon, none at the second
+    flat = estimate(values, np.ones((2, 1, 6), dtype=bool), samples=100, seed=0, confidence=0.9)
+    found = with_width(flat, flat.n, np.ones((2, 1), dtype=int), CONFIG)
+    width = wilson(0, 6, 0.9)[1]
+    ends = (found.difference_low[1, 0], found.difference_high[1, 0])
+    assert ends == pytest.approx((-1, -1 + math.hypot(width, width)))
