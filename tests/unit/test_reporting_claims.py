@@ -204,9 +204,11 @@ def test_estimates_are_those_of_the_rows_with_more_is_better() -> None:
 def test_rates_are_judged_by_their_interval(low: float, high: float, measure: str, verdict: str) -> None:
     name = "plausible maps mislead" if measure == RATES[1] else "plausibility is blind"
     table = claims(AS_CLAIMED, rows=plausible((low + high) / 2, low, high, measure))
-    assert [row["verdict"] for row in select(table, claim=name)] == [verdict]
+    [row] = select(table, claim=name)
+    assert (row["verdict"], row["n"], row["unit"], row["scope"]) == (verdict, 3, "seeds", "training")
     alone = claims(AS_CLAIMED, 1, plausible((low + high) / 2, low, high, measure, seeds=1))
     assert [row["verdict"] for row in select(alone, claim=name)] == ["undecided", verdict]
+    assert [(row["n"], row["unit"]) for row in select(alone, claim=name)] == [(40, "images")] * 2
 
 
 def test_undefined_relevance_is_said_to_be_undefined() -> None:

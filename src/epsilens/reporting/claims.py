@@ -227,8 +227,9 @@ def _measured(
         if scope == "these networks" and row["n_seeds"] > 1:
             continue
         reason = "" if row["n"] and not math.isnan(row["mean"]) else "no map counts"
-        known: dict[str, Any] = {"confidence": config.confidence, "p": math.nan, "smallest_p": math.nan, "n": row["n"]}
-        known |= {"unit": "images", "n_seeds": row["n_seeds"], "scope": scope, "reason": reason}
+        n, unit = (row["n_seeds"], "seeds") if row["n_seeds"] > 1 else (row["n"], "images")
+        known: dict[str, Any] = {"confidence": config.confidence, "p": math.nan, "smallest_p": math.nan, "n": n}
+        known |= {"unit": unit, "n_seeds": row["n_seeds"], "scope": scope, "reason": reason}
         finding = Finding("bootstrap over seeds and images", row["mean"], row["low"], row["high"], **known)
         shown.append((row["attribution"], row, finding))
     return shown
