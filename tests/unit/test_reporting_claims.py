@@ -226,6 +226,14 @@ def test_one_epsilon_has_no_claims() -> None:
     assert claims_table(samples(attacks, scores, FACTS, config()), [], config()) == []
 
 
+def test_where_the_smallest_epsilon_did_not_pass_the_next_one_is_compared_with() -> None:
+    attacks, scores = (rows[rows["epsilon"] > 0] for rows in study(AS_CLAIMED, 3))
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    assert {row["reference"] for row in rows} == {1.0}
+    [row] = select(rows, claim="costs accuracy", scope="training")
+    assert (row["epsilon"], row["estimate"]) == (8.0, pytest.approx(-0.35))
+
+
 def test_every_claim_has_a_sentence() -> None:
     assert all(claim.statement.endswith(".") for claim in CLAIMS.values())
 

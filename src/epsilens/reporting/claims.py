@@ -60,12 +60,13 @@ def claims_table(found: Samples, plausible: Sequence[Row], config: ReportConfig)
     `estimate` and `interval` are in the direction in which more is better. `p` is after Holm's correction over the methods
     and metrics of the claim, `p_single` before. `trend` in [-1, 1] is Page's mean rank correlation with epsilon and
     `trend_p` its p, corrected likewise; NaN where the claim is of no direction. `verdict` is supported, contradicted or
-    undecided, and `why` says what an undecided one lacks. `headline` marks the method that the study is headed with.
+    undecided, and `why` says what an undecided one lacks. `epsilon` is compared with `reference`, the smallest of those
+    of which a network passed the gate. `headline` marks the method that the study is headed with.
     """
     if len(found.epsilons) < 2:
         return []
     return [
-        row
+        row | {"reference": found.epsilons[0]}
         for name, claim in CLAIMS.items()
         for scope in SCOPES
         for row in _rows(name, claim, claim.cases(found, plausible, config, scope), config, scope)
