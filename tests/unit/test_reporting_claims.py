@@ -137,6 +137,8 @@ def test_a_difference_that_is_no_proof_of_equality_is_undecided() -> None:
     """Networks that scatter widely: no clear gain, yet none excluded."""
     found = verdicts(claims(NOTHING, spread=0.2), "training")
     assert found["not more relevant"] == {"undecided"}
+    at_once = AS_CLAIMED | {"relevance_mass_corrected": (0, 0.2, 0.2, 0.2)}
+    assert verdicts(claims(at_once), "training")["not more relevant"] == {"contradicted"}
 
 
 def test_one_seed_says_nothing_of_training_and_something_of_these_networks() -> None:
