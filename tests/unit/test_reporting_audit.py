@@ -92,6 +92,13 @@ def test_numbers_are_of_the_images_that_every_network_gets_right():
     assert row["n"] == IMAGES - 1
     assert row["standard"] == pytest.approx(kept[kept["epsilon"] == 0]["score"].mean(), abs=1e-6)
     assert (row["change"], row["transformed"] - row["standard"]) == pytest.approx((0.8, 0.8), abs=2e-6)
+    traits["value"] += np.random.default_rng(1).normal(0, 0.01, size=len(traits))
+    row = one(audit_table(scores, audited, traits, CONFIG), metric="gini", kind="blur", epsilon=8.0)
+    own = traits[(traits["trait"] == "frequency") & (traits["image"] != 3)]
+    places = {"standard": (0.0, 0.0), "trained": (8.0, 0.0), "matched": (0.0, 2.0)}  # training epsilon, amount
+    for name, (epsilon, amount) in places.items():
+        its = own[(own["epsilon"] == epsilon) & (own["amount"] == amount)]["value"]
+        assert row[f"trait_{name}"] == pytest.approx(its.mean(), abs=1e-6)
 
 
 def test_a_change_that_is_none_is_not_divided_by():
@@ -122,3 +129,8 @@ def test_no_audit_and_one_epsilon_have_no_rows():
     assert audit_table(scores, pd.DataFrame(), pd.DataFrame(), CONFIG) == []
     alone = (table[table["epsilon"] == 0] for table in (scores, audited, traits))
     assert audit_table(*alone, CONFIG) == []
+
+
+def test_maps_that_are_all_zero_are_nearest_to_the_smallest_scale():
+    traits = ROBUST | {8.0: {"norm": 0.0}}
+    assert one(audit_table(*tables(ADDED, traits), CONFIG), metric="gini", kind="scale", epsilon=8.0)["amount"] == 0.25

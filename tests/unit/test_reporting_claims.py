@@ -11,8 +11,9 @@ import pytest
 
 from epsilens.config import section
 from epsilens.reporting.choice import choice_table
-from epsilens.reporting.claims import CLAIMS, claims_table
+from epsilens.reporting.claims import CLAIMS, TWO_EPSILONS, claims_table
 from epsilens.reporting.config import ReportConfig
+from epsilens.reporting.findings import ONE_IMAGE
 from epsilens.reporting.plausible import AUROC, RATES
 from epsilens.reporting.samples import samples
 from epsilens.reporting.tables import select
@@ -136,6 +137,8 @@ def test_a_difference_that_is_no_proof_of_equality_is_undecided() -> None:
     """Networks that scatter widely: no clear gain, yet none excluded."""
     found = verdicts(claims(NOTHING, spread=0.2), "training")
     assert found["not more relevant"] == {"undecided"}
+    at_once = AS_CLAIMED | {"relevance_mass_corrected": (0, 0.2, 0.2, 0.2)}
+    assert verdicts(claims(at_once), "training")["not more relevant"] == {"contradicted"}
 
 
 def test_one_seed_says_nothing_of_training_and_something_of_these_networks() -> None:
@@ -162,7 +165,7 @@ def test_so_few_resamples_that_nothing_could_be_significant_are_named() -> None:
     rows = claims_table(samples(*study(AS_CLAIMED, 3), FACTS, settings), [], settings)
     [row] = select(rows, claim="more concise", scope="training", attribution="gradient")
     assert row["verdict"] == "undecided"
-    assert row["why"] == "no scores of so few could be significant: their smallest p is 0.002"
+    assert row["why"].startswith("no scores could be significant with so few resamples: their smallest p is 0.002")
 
 
 def test_p_is_corrected_over_the_methods_and_not_over_controls() -> None:
@@ -203,9 +206,11 @@ def test_estimates_are_those_of_the_rows_with_more_is_better() -> None:
 def test_rates_are_judged_by_their_interval(low: float, high: float, measure: str, verdict: str) -> None:
     name = "plausible maps mislead" if measure == RATES[1] else "plausibility is blind"
     table = claims(AS_CLAIMED, rows=plausible((low + high) / 2, low, high, measure))
-    assert [row["verdict"] for row in select(table, claim=name)] == [verdict]
+    [row] = select(table, claim=name)
+    assert (row["verdict"], row["n"], row["unit"], row["scope"]) == (verdict, 3, "seeds", "training")
     alone = claims(AS_CLAIMED, 1, plausible((low + high) / 2, low, high, measure, seeds=1))
     assert [row["verdict"] for row in select(alone, claim=name)] == ["undecided", verdict]
+    assert [(row["n"], row["unit"]) for row in select(alone, claim=name)] == [(40, "images")] * 2
 
 
 def test_undefined_relevance_is_said_to_be_undefined() -> None:
@@ -221,6 +226,14 @@ def test_one_epsilon_has_no_claims() -> None:
     attacks, scores = study(AS_CLAIMED, 2)
     attacks, scores = (rows[rows["epsilon"] == 0] for rows in (attacks, scores))
     assert claims_table(samples(attacks, scores, FACTS, config()), [], config()) == []
+
+
+def test_where_the_smallest_epsilon_did_not_pass_the_next_one_is_compared_with() -> None:
+    attacks, scores = (rows[rows["epsilon"] > 0] for rows in study(AS_CLAIMED, 3))
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    assert {row["reference"] for row in rows} == {1.0}
+    [row] = select(rows, claim="costs accuracy", scope="training")
+    assert (row["epsilon"], row["estimate"]) == (8.0, pytest.approx(-0.35))
 
 
 def test_every_claim_has_a_sentence() -> None:
@@ -247,3 +260,41 @@ def test_the_front_and_its_knee_are_those_of_the_means() -> None:
     assert [row["front"] for row in rows] == [True] * 4
     assert [row["knee"] for row in rows] == [False, True, False, False]
     assert sum(row["knee_share"] for row in rows) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("gini", "verdict"),
+    [
+        ((0, 0.2, 0.25, 0.3), "supported"),
+        ((0, 0.1, 0.25, 0.3), "contradicted"),
+        ((0, 0.2, 0.0, -0.2), "undecided"),  # of a loss there is no share, and the first step gains
+        ((0, -0.2, -0.2, -0.2), "contradicted"),
+        ((0, -0.1, 0.1, 0.3), "contradicted"),
+        ((0, 0.2, 0.1, 0.0), "undecided"),  # nothing is gained in the end
+    ],
+)
+def test_modest_training_helps_where_the_first_step_gains_most_of_what_is_gained(gini: Any, verdict: str) -> None:
+    table = claims(AS_CLAIMED | {"gini": gini}, seeds=5)
+    row = select(table, claim="modest training helps", metric="gini", scope="training", attribution="gradient")[0]
+    assert row["verdict"] == verdict
+    if verdict != "undecided":
+        assert row["estimate"] == pytest.approx(gini[1] / gini[3], abs=0.1)
+        assert row["p_single"] <= row["p"] <= 0.05
+
+
+def test_two_epsilons_say_nothing_of_modest_training() -> None:
+    attacks, scores = (rows[rows["epsilon"] % 8 == 0] for rows in study(AS_CLAIMED, 3))
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    assert {row["verdict"] for row in select(rows, claim="more concise")} == {"supported"}
+    for row in select(rows, claim="modest training helps"):
+        assert (row["verdict"], row["why"]) == ("undecided", TWO_EPSILONS)
+        assert math.isnan(row["estimate"])
+
+
+def test_one_image_says_nothing_of_others() -> None:
+    attacks, scores = study(AS_CLAIMED, 3, images=1)
+    rows = claims_table(samples(attacks, scores, FACTS, config()), [], config())
+    for claim in ("more concise", "more stable", "not more relevant", "modest training helps"):
+        for row in select(rows, claim=claim, scope="these networks"):
+            assert (row["verdict"], row["why"]) == ("undecided", ONE_IMAGE)
+    assert {row["verdict"] for row in select(rows, claim="costs accuracy")} == {"supported"}  # of 200 other images

@@ -147,7 +147,11 @@ def test_cautions_name_other_data_and_networks_that_did_not_pass():
     assert "differ in their data" in text
     assert "images under attack" not in text
     assert "b: did not pass the gate against masked gradients: training ε = 8, seed 1." in text
-    assert "differ in their" not in "\n".join(cautions([snapshot("a"), snapshot("b")]))
+    alike = "\n".join(cautions([snapshot("a"), snapshot("b")]))
+    assert "differ in their" not in alike
+    assert "different confidence" not in alike
+    sure = PARAMS | {"report": {"metrics": ["gini"], "confidence": 0.9}}
+    assert "different confidence" in "\n".join(cautions([snapshot("a"), snapshot("b", params=sure)]))
 
 
 def test_a_comparison_needs_two_and_their_headline_parameters():

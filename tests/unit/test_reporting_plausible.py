@@ -8,14 +8,13 @@ import pytest
 
 from epsilens.reporting.auroc import auroc, auroc_estimates
 from epsilens.reporting.config import PlausibleConfig
-from epsilens.reporting.plausible import AUROC, RATES, misnamed, plausible_table, shares_below
-from epsilens.reporting.statistics import wilson
+from epsilens.reporting.plausible import AUROC, RATES, misnamed, plausible_table, shares_below, with_width
+from epsilens.reporting.statistics import estimate, wilson
 from epsilens.reporting.tables import select
 from tests.options import report_config
 
 NAN = math.nan
 NAMES = ("gini", "moved", "mass", "random")
-WANTED = PlausibleConfig(conciseness="gini", stability="moved", relevance="mass", control="random")
 CONFIG = report_config(attribution="map", metrics=("gini",), bootstrap=300, seed=2, confidence=0.9, plausible=NAMES)
 FACTS = {
     "metrics": {"gini": {"better": "higher"}, "moved": {"better": "lower"}, "mass": {"better": "higher"},
@@ -112,6 +111,7 @@ def test_plausibility_that_is_being_right_has_one_its_opposite_zero_and_no_error
     networks = {(0, 0): STANDARD, (1, 0): [right, wrong, right], (4, 0): inverse, (8, 0): [right, right, right]}
     found = select(table(networks), measure=AUROC)
     assert [row["mean"] for row in found][1:3] == [1, 0]
+    assert [row["difference"] for row in found][:3] == pytest.approx([0, 1 - found[0]["mean"], -found[0]["mean"]])
     assert math.isnan(found[3]["mean"])
     assert math.isnan(found[3]["low"])
     assert [(row["n"], row["maps"], row["hits"]) for row in found] == [(4, 4, 3), (3, 3, 2), (3, 3, 2), (3, 3, 3)]
@@ -125,14 +125,17 @@ def test_plausibility_is_not_saturated_beyond_the_range_of_the_standard_network(
 
 
 def test_names_that_cannot_be_used_are_reported_together():
-    wrong = PlausibleConfig(conciseness="ginni", stability="aside", relevance="mass", control="map")
+    told = PlausibleConfig(conciseness="ginni", stability="aside", relevance="mass", control="map")
+    recommend = CONFIG.recommend.model_copy(update={"metric": "nothing"})
+    wrong = CONFIG.model_copy(update={"plausible": told, "recommend": recommend})
     lines = misnamed(pd.DataFrame(rows({(0, 0): STANDARD})), FACTS, wrong)
     assert lines == [
         "params.yaml: report.plausible.conciseness: found 'ginni', possible are gini, moved, mass",
         "params.yaml: report.plausible.stability: found 'aside', possible are gini, moved, mass",
         "params.yaml: report.plausible.control: found 'map', possible are random",
+        "params.yaml: report.recommend.metric: found 'nothing', possible are gini, moved, mass",
     ]
-    assert misnamed(pd.DataFrame(rows({(0, 0): STANDARD})), FACTS, WANTED) == []
+    assert misnamed(pd.DataFrame(rows({(0, 0): STANDARD})), FACTS, CONFIG) == []
 
 
 def test_shares_below_count_equal_ones_half():
@@ -183,3 +186,40 @@ def test_plausibility_weighs_both_looks_alike():
     """What is more concise is less stable: all tie."""
     images = [(0.1 * i, 0.1 * i, 0.5, 0.2, int(i > 2)) for i in range(1, 6)]
     assert one(table({(0, 0): images}), epsilon=0.0, measure=AUROC)["mean"] == 0.5
+
+
+def test_a_rate_of_one_network_that_hangs_on_few_maps_is_as_wide_as_wilsons():
+    maps = [(0.9, 0.1, 0.5 if i else 0.1, 0.2, 1) for i in range(30)]
+    row = one(table({(0, 0): STANDARD, (8, 0): maps}), set="all", epsilon=8.0, measure=RATES[1])
+    low, high = wilson(1, 30, 0.9)
+    assert row["mean"] == pytest.approx(1 / 30, abs=1e-6)
+    assert row["low"] <= low + 1e-6
+    assert row["high"] >= high - 1e-6
+
+
+def test_an_auroc_that_hangs_on_one_wrong_map_tells_nothing():
+    """The most plausible map is the only wrong one: the interval is Wilson's of a single trial."""
+    maps = [(0.01 * i, 0.5 - 0.01 * i, 0.5, 0.2, int(i < 29)) for i in range(30)]
+    row = one(table({(0, 0): STANDARD, (8, 0): maps}), epsilon=8.0, measure=AUROC)
+    assert (row["mean"], row["low"]) == (0, 0)
+    assert row["high"] == pytest.approx(wilson(0, 1, 0.9)[1], abs=1e-6)
+
+
+def test_seeds_are_those_that_have_the_figure_and_intervals_end_at_0_and_1():
+    """The second network has no plausible map, and errs nowhere."""
+    dull = [(0.1, 0.9, 0.5, 0.2, 1)] * 4
+    found = table({(0, 0): STANDARD, (0, 1): STANDARD, (8, 0): ROBUST, (8, 1): dull})
+    rows_at_8 = {row["measure"]: row for row in select(found, set="all", epsilon=8.0)}
+    assert [rows_at_8[name]["n_seeds"] for name in (*RATES, AUROC)] == [2, 1, 2, 1]
+    wide = rows_at_8["plausible"]  # .75 and 0: Student's t of one degree of freedom is far wider than [0, 1]
+    assert (wide["mean"], wide["low"], wide["high"]) == (0.375, 0, 1)
+    assert (wide["difference_low"], wide["difference_high"]) == (-1, 1)
+
+
+def test_the_difference_of_two_rates_that_are_all_and_none_is_newcombes():
+    values = np.stack([np.ones((1, 6, 1)), np.zeros((1, 6, 1))])  # all at the first epsilon, none at the second
+    flat = estimate(values, np.ones((2, 1, 6), dtype=bool), samples=100, seed=0, confidence=0.9)
+    found = with_width(flat, flat.n, np.ones((2, 1), dtype=int), CONFIG)
+    width = wilson(0, 6, 0.9)[1]
+    ends = (found.difference_low[1, 0], found.difference_high[1, 0])
+    assert ends == pytest.approx((-1, -1 + math.hypot(width, width)))

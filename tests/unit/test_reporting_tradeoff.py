@@ -125,3 +125,22 @@ def test_samples_that_do_not_belong_together_are_refused_and_undefined_ones_repo
         trade_off(sample_of([0.9, 0.8]), replace(sample_of([0.1, 0.2]), seed=1))
     found = trade_off(sample_of([0.9, 0.8, 0.7]), sample_of([0.1, NAN, 0.3]))
     assert found.reason == UNDEFINED
+
+
+def test_of_two_with_one_thing_equal_the_better_one_dominates():
+    assert pareto(np.array([[0.5, 0.4]]), np.array([[0.2, 0.2]]))[0].tolist() == [True, False]
+    assert pareto(np.array([[0.5, 0.5]]), np.array([[0.1, 0.2]]))[0].tolist() == [False, True]
+
+
+def test_the_knees_interval_leaves_out_the_tails_of_the_replicates():
+    """Of 1000 replicates 30 have their knee at 1, 940 at 2, 30 at 3; and 20 are without one."""
+    accuracy, quality = np.tile([1.0, 0.9, 0.9, 0.9, 0.0], (1020, 1)), np.tile([0.0, 0.1, 0.1, 0.1, 1.0], (1020, 1))
+    for index, rows in {1: slice(0, 30), 2: slice(30, 970), 3: slice(970, 1000)}.items():
+        quality[rows, index] = 0.8
+    accuracy[1000:, 1:4] = 0.0
+    pair = [replace(sample_of([1.0, 0.9, 0.9, 0.9, 0.0]), replicates=drawn) for drawn in (accuracy, quality)]
+    for confidence, ends in {0.95: (1, 3), 0.93: (2, 2)}.items():
+        found = trade_off(*(replace(sample, confidence=confidence) for sample in pair))
+        assert (found.knee_low, found.knee_high) == ends
+        assert found.knee_share.tolist() == pytest.approx([0, 30 / 1020, 940 / 1020, 30 / 1020, 0])
+        assert found.no_knee_share == pytest.approx(20 / 1020)

@@ -136,11 +136,15 @@ def _row(means: Means, place: int, metric: str, kind: str, config: ReportConfig)
 def matched(means: Means, place: int, kind: str) -> np.ndarray:
     """Of the data and of each resample the place, among `amounts`, of the amount whose trait is nearest to the robust one,
     [T]: norms by their ratio, frequencies and confidences by their difference. -1 where a trait is undefined."""
-    form = np.log if TRAITS[kind] == "norm" else np.asarray
-    with np.errstate(divide="ignore"):
-        away = np.abs(form(means.changed(TRAITS[kind], kind)) - form(means.of(TRAITS[kind], place))[:, None])
+    form = _log if TRAITS[kind] == "norm" else np.asarray
+    away = np.abs(form(means.changed(TRAITS[kind], kind)) - form(means.of(TRAITS[kind], place))[:, None])
     unknown = np.isnan(away).any(axis=1)
     return np.where(unknown, -1, np.nan_to_num(away, nan=np.inf).argmin(axis=1))
+
+
+def _log(norms: np.ndarray) -> np.ndarray:
+    """Of a mean norm; resamples of two seeds, and maps that are all zero, may have none above 0."""
+    return np.log(np.maximum(norms, np.finfo(np.float64).tiny))
 
 
 def _traits(means: Means, place: int, kind: str, best: np.integer[Any]) -> Row:

@@ -1,7 +1,7 @@
 """The claims of the study (P. H. Weng, 2025), each with its test, its estimate and a verdict in words.
 
-What decides is in params.yaml (`report.claims`), written before the run. Every claim is judged twice: of training, with
-seeds as the units, and of these very networks, with images as the units. docs/claims.md has the rules.
+What decides is in params.yaml (`report.claims`), written before the run. Claims are judged of training, with seeds as the
+units, and of these very networks, with images as the units. docs/claims.md has the rules.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from epsilens.reporting.trend import Trend, trend, trend_of_these_networks
 SCOPES: tuple[Scope, Scope] = ("training", "these networks")
 FREE = (math.nan, math.nan)  # no test: the interval alone decides
 
-TOO_FEW = "no scores of so few could be significant: their smallest p is {:.2g}"
+TOO_FEW = "no scores could be significant with so few resamples: their smallest p is {:.2g}; raise report.bootstrap"
+TWO_EPSILONS = "two epsilons: the smallest above the first is the largest"
 OPEN = "the interval and the test leave both possible"
 
 
@@ -59,12 +60,13 @@ def claims_table(found: Samples, plausible: Sequence[Row], config: ReportConfig)
     `estimate` and `interval` are in the direction in which more is better. `p` is after Holm's correction over the methods
     and metrics of the claim, `p_single` before. `trend` in [-1, 1] is Page's mean rank correlation with epsilon and
     `trend_p` its p, corrected likewise; NaN where the claim is of no direction. `verdict` is supported, contradicted or
-    undecided, and `why` says what an undecided one lacks. `headline` marks the method that the study is headed with.
+    undecided, and `why` says what an undecided one lacks. `epsilon` is compared with `reference`, the smallest of those
+    of which a network passed the gate. `headline` marks the method that the study is headed with.
     """
     if len(found.epsilons) < 2:
         return []
     return [
-        row
+        row | {"reference": found.epsilons[0]}
         for name, claim in CLAIMS.items()
         for scope in SCOPES
         for row in _rows(name, claim, claim.cases(found, plausible, config, scope), config, scope)
@@ -163,18 +165,30 @@ def no_gain(found: Samples, plausible: Sequence[Row], config: ReportConfig, scop
 
 def early(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
     """Of conciseness and stability: how much of the gain at the largest epsilon is there at the second one."""
-    wanted, share = config.plausible, config.claims.modest_share
-    cases = []
-    for metric in (wanted.conciseness, wanted.stability):
-        for method in found.methods:
-            sample = _in(found.of(method, metric), scope)
-            first, part = difference(sample, 1), share_of_gain(sample)
-            enough, little = _beyond(part, share)
-            shown = replace(part, p=first.p, smallest_p=first.smallest_p)
-            cases.append(
-                Case(method, metric, found.epsilons[1], shown, (enough and first.low > 0, little), (first.p, math.nan))
-            )
-    return cases
+    wanted = config.plausible
+    return [
+        _early(found, method, metric, config.claims.modest_share, scope)
+        for metric in (wanted.conciseness, wanted.stability)
+        for method in found.methods
+    ]
+
+
+def _early(found: Samples, method: str, metric: str, wanted: float, scope: Scope) -> Case:
+    """For: a gain at the second epsilon, more than `wanted` of that at the largest. Against: less than that of a gain, or a
+    loss at both. The share is tested by first - wanted * whole, which needs no ratio."""
+    sample = _in(found.of(method, metric), scope)
+    first, part = difference(sample, 1), share_of_gain(sample)
+    if len(found.epsilons) == 2:
+        part = replace(part, estimate=math.nan, low=math.nan, high=math.nan, reason=TWO_EPSILONS)
+    if part.reason:
+        return Case(method, metric, found.epsilons[1], part, (False, False))
+    gains = sample.replicates - sample.replicates[:, :1]
+    beyond, gained = gains[:, 1] - wanted * gains[:, -1], sample.means[-1] > sample.means[0]
+    enough, little = _beyond(part, wanted)
+    interval = (gained and enough and first.low > 0, little if gained else first.high < 0)
+    p = (max(first.p, p_value(beyond, "rises")), p_value(beyond, "falls") if gained else first.p)
+    shown = replace(part, p=min(p), smallest_p=first.smallest_p)
+    return Case(method, metric, found.epsilons[1], shown, interval, p)
 
 
 def cost(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
@@ -214,8 +228,9 @@ def _measured(
         if scope == "these networks" and row["n_seeds"] > 1:
             continue
         reason = "" if row["n"] and not math.isnan(row["mean"]) else "no map counts"
-        known: dict[str, Any] = {"confidence": config.confidence, "p": math.nan, "smallest_p": math.nan, "n": row["n"]}
-        known |= {"unit": "images", "n_seeds": row["n_seeds"], "scope": scope, "reason": reason}
+        n, unit = (row["n_seeds"], "seeds") if row["n_seeds"] > 1 else (row["n"], "images")
+        known: dict[str, Any] = {"confidence": config.confidence, "p": math.nan, "smallest_p": math.nan, "n": n}
+        known |= {"unit": unit, "n_seeds": row["n_seeds"], "scope": scope, "reason": reason}
         finding = Finding("bootstrap over seeds and images", row["mean"], row["low"], row["high"], **known)
         shown.append((row["attribution"], row, finding))
     return shown

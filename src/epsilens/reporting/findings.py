@@ -27,6 +27,7 @@ Alternative = Literal["two-sided", "rises", "falls"]
 ONE_SEED = "one seed: holds for these networks only"
 UNDEFINED = "no defined score at an epsilon that is compared"
 NO_SHARED_SEED = "no seed is at both epsilons"
+ONE_IMAGE = "one image: nothing tells how others would score"
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,10 @@ def why_undefined(sample: Sample, indices: Sequence[int]) -> str:
     """The reason why nothing can be said of these epsilons, empty where something can."""
     if np.isnan(sample.means[list(indices)]).any():
         return UNDEFINED
-    return "" if all(sample.paired(index) for index in indices) else NO_SHARED_SEED
+    if not all(sample.paired(index) for index in indices):
+        return NO_SHARED_SEED
+    images = (~np.isnan(sample.values[[0, *indices]])).any(axis=1).sum(axis=1)
+    return ONE_IMAGE if sample.scope == "these networks" and images.min() < 2 else ""
 
 
 def same_grid(first: Sample, second: Sample) -> None:

@@ -10,7 +10,7 @@ are estimates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from epsilens.reporting.auroc import auroc_estimates
 from epsilens.reporting.config import PlausibleConfig, ReportConfig
 from epsilens.reporting.gate import Row
 from epsilens.reporting.statistics import Cube, Estimates, Members, cube, estimate, wilson
-from epsilens.reporting.tables import correctness, rounded
+from epsilens.reporting.tables import bounded, correctness, rounded
 
 RATES = ("plausible", "misleading given plausible", "misleading and plausible")
 AUROC = "plausibility tells right from wrong"
@@ -60,7 +60,7 @@ def plausible_table(scores: pd.DataFrame, facts: Mapping[str, Any], config: Repo
     Sets: all images, and those that the network itself gets right or wrong. Measures: RATES, in [0, 1], and AUROC (set all
     only): the chance that a network's map of a right prediction is more plausible than its map of a wrong one, 0.5 if
     plausibility says nothing about being right; NaN where no prediction is wrong, or none right. `mean` is over seeds, with
-    a bootstrap interval; Wilson's where all maps are alike and a bootstrap has no width. `n` counts images, `maps` the maps
+    the interval of `with_width`. `n` counts images, `n_seeds` the networks that have the figure, `maps` the maps
     (images of all seeds) that count, `hits` those of which it holds (of AUROC: right predictions), `nan` the maps without a
     score; `conciseness_median` and `stability_median` are what a plausible map is beyond.
     """
@@ -76,16 +76,18 @@ def plausible_table(scores: pd.DataFrame, facts: Mapping[str, Any], config: Repo
     ]
 
 
-def misnamed(scores: pd.DataFrame, facts: Mapping[str, Any], wanted: PlausibleConfig) -> list[str]:
-    """A line for each name in the section that is not scored, has no good direction, or is no control."""
+def misnamed(scores: pd.DataFrame, facts: Mapping[str, Any], config: ReportConfig) -> list[str]:
+    """A line for each name in report.plausible, and for report.recommend.metric, if it is not scored, has no good direction,
+    or is no control."""
     scored, kinds = set(scores["metric"]), facts["attributions"]
     metrics = [name for name, known in facts["metrics"].items() if name in scored and known["better"]]
     controls = [name for name in dict.fromkeys(scores["attribution"]) if kinds[name]["kind"] == "control"]
-    possible = {"conciseness": metrics, "stability": metrics, "relevance": metrics, "control": controls}
+    wanted = [(f"plausible.{key}", name, controls if key == "control" else metrics) for key, name in config.plausible]
+    wanted.append(("recommend.metric", config.recommend.metric, metrics))
     return [
-        f"params.yaml: report.plausible.{key}: found {name!r}, possible are {', '.join(possible[key]) or 'none'}"
-        for key, name in wanted
-        if name not in possible[key]
+        f"params.yaml: report.{key}: found {name!r}, possible are {', '.join(possible) or 'none'}"
+        for key, name, possible in wanted
+        if name not in possible
     ]
 
 
@@ -131,38 +133,51 @@ def _rows(judged: Judged, right: np.ndarray, found: Cube, config: ReportConfig) 
     rows: list[Row] = []
     for name, members in sets.items():
         counted = np.where(members[..., None], values, np.nan)
-        estimates = with_width(replace(estimate(values, members, **options), nan=_count(missing, members)), config)
-        maps, hits = _count(~np.isnan(counted), members), _count(counted == 1, members)
-        rows += [{"set": name} | row for row in _flat(estimates, RATES, maps, hits, judged, found)]
+        known = ~np.isnan(counted)
+        estimates = replace(estimate(values, members, **options), nan=_count(missing, members))
+        trained = known.any(axis=2).sum(axis=1)
+        rates = with_width(estimates, estimates.n, trained, config)
+        counts = {"maps": _count(known, members), "hits": _count(counted == 1, members), "n_seeds": trained}
+        rows += [{"set": name} | row for row in _flat(rates, RATES, counts, judged, found.epsilons)]
+    return rows + _telling(judged, right, found, config)
+
+
+def _telling(judged: Judged, right: np.ndarray, found: Cube, config: ReportConfig) -> list[Row]:
+    """The AUROC of plausibility for being right, of one method."""
+    options = {"samples": config.bootstrap, "seed": config.seed, "confidence": config.confidence}
     looks = np.where(np.isnan(right), np.nan, judged.plausibility)
-    known = ~np.isnan(looks)
-    maps, hits, lost = (_count(part[..., None], sets["all"]) for part in (known, known & (right == 1), ~known))
+    known, seen = ~np.isnan(looks), ~np.isnan(right)
+    maps, hits, lost = (_count(part[..., None], seen) for part in (known, known & (right == 1), ~known))
     estimates = auroc_estimates(looks, right == 1, lost, **options)
-    return rows + [{"set": "all"} | row for row in _flat(estimates, (AUROC,), maps, hits, judged, found)]
+    rarer = np.minimum(*((known & (right == side)).sum(axis=2) for side in (0, 1)))  # [E, S]
+    trained = (rarer > 0).sum(axis=1)[:, None]
+    # The variance of an AUROC A is at most A (1 - A) / rarer (Birnbaum and Klose 1957, doi:10.1214/aoms/1177706794).
+    told = with_width(estimates, rarer.max(axis=1)[:, None], trained, config)
+    counts = {"maps": maps, "hits": hits, "n_seeds": trained}
+    return [{"set": "all"} | row for row in _flat(told, (AUROC,), counts, judged, found.epsilons)]
 
 
-def with_width(estimates: Estimates, config: ReportConfig) -> Estimates:
-    """The same, with Wilson's interval for rates of 0 and 1, where all resamples are alike; images count once, whatever the
-    number of seeds. Differences of two such rates have Newcombe's interval (1998,
-    doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I), which takes them for independent."""
-    columns = [array.flat for array in (estimates.mean, estimates.n, estimates.low, estimates.high)]
-    ends = [
-        wilson(int(n * mean), int(n), config.confidence) if n and mean in (0, 1) else (low, high)
-        for mean, n, low, high in zip(*columns, strict=True)
-    ]
-    low, high = np.array(ends).T.reshape(2, *estimates.mean.shape)
+def with_width(estimates: Estimates, units: np.ndarray, trained: np.ndarray, config: ReportConfig) -> Estimates:
+    """The same with intervals that are wide enough where a bootstrap's is not, and that end at 0 and 1.
+
+    Of one network, whose rate may hang on a few maps, and where all maps are alike, they reach at least as far as Wilson's
+    of `units` [E, K] (images count once, whatever the number of seeds). Differences of two rates of 0 or 1 have Newcombe's
+    interval (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I), which takes them for independent.
+    trained: [E, K], how many networks have the figure.
+    """
     mean, change = estimates.mean, estimates.difference
-    flat = np.isin(mean, (0, 1)) & np.isin(mean[:1], (0, 1))
+    alike = np.isin(mean, (0, 1))
+    below, above = wilson(mean * units, units, config.confidence)
+    low = np.where(alike | (trained == 1), np.fmin(estimates.low, below), estimates.low)
+    high = np.where(alike | (trained == 1), np.fmax(estimates.high, above), estimates.high)
+    flat = alike & alike[:1]
     flat[0] = False  # the difference from itself is 0, and known
-    below = change - np.hypot(mean - low, high[:1] - mean[:1])
-    above = change + np.hypot(high - mean, mean[:1] - low[:1])
-    return replace(
-        estimates,
-        low=low,
-        high=high,
-        difference_low=np.where(flat, below, estimates.difference_low),
-        difference_high=np.where(flat, above, estimates.difference_high),
-    )
+    ends = {
+        "difference_low": change - np.hypot(mean - low, high[:1] - mean[:1]),
+        "difference_high": change + np.hypot(high - mean, mean[:1] - low[:1]),
+    }
+    wide = {name: np.where(flat, end, getattr(estimates, name)) for name, end in ends.items()}
+    return bounded(replace(estimates, low=low, high=high, **wide))
 
 
 def _count(holds: np.ndarray, members: Members) -> np.ndarray:
@@ -171,18 +186,18 @@ def _count(holds: np.ndarray, members: Members) -> np.ndarray:
 
 
 def _flat(
-    estimates: Estimates, measures: tuple[str, ...], maps: np.ndarray, hits: np.ndarray, judged: Judged, found: Cube
+    estimates: Estimates,
+    measures: tuple[str, ...],
+    counts: Mapping[str, np.ndarray],
+    judged: Judged,
+    epsilons: Sequence[float],
 ) -> list[Row]:
-    arrays = asdict(estimates) | {"maps": maps, "hits": hits}
-    bounds = {
-        "conciseness_median": rounded(judged.concise),
-        "stability_median": rounded(judged.stable),
-    }
+    arrays = asdict(estimates) | dict(counts)
+    bounds = {"conciseness_median": rounded(judged.concise), "stability_median": rounded(judged.stable)}
     return [
         {"epsilon": epsilon, "measure": measure}
         | {name: rounded(array[e, k]) for name, array in arrays.items()}
-        | {"n_seeds": found.n_seeds[e]}
         | bounds
         for k, measure in enumerate(measures)
-        for e, epsilon in enumerate(found.epsilons)
+        for e, epsilon in enumerate(epsilons)
     ]

@@ -125,7 +125,7 @@ def check(inputs: Inputs, config: ReportConfig) -> None:
         lines += [
             f"params.yaml: {key}: found {name!r}, scored are {', '.join(known)}" for name in wanted if name not in known
         ]
-    lines += misnamed(inputs.scores, inputs.facts, config.plausible)
+    lines += misnamed(inputs.scores, inputs.facts, config)
     attacked = inputs.attacks[inputs.attacks["attack"] != "clean"]
     budgets = sorted(set(attacked.loc[attacked["norm"] == inputs.norm, "budget"]) - {0.0})
     if len(attacked) and inputs.budget not in budgets:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from numpy.typing import ArrayLike
+from scipy.stats import norm
 
 from epsilens.errors import DataError
 from epsilens.reporting.resampling import Values, grand_means, interval, network_means, resampled_means
@@ -82,24 +83,32 @@ def image_sets(correct: np.ndarray) -> dict[str, Members]:
     return {"common": common, "all": ~np.isnan(correct), "own": right}
 
 
-def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+def wilson(successes: ArrayLike, trials: ArrayLike, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval of a share (1927, doi:10.1080/01621459.1927.10502953): (low, high), in [0, 1].
 
-    Of one network over images. It is honest at 0 and at 1 too, where a bootstrap would have no width.
+    Of one network over images. It is honest at 0 and at 1 too, where a bootstrap would have no width. Of arrays one by one;
+    successes need not be whole; NaN where there is no trial.
     """
-    found = binomtest(successes, trials).proportion_ci(confidence_level=confidence, method="wilson")
-    return float(found.low), float(found.high)
+    count = np.asarray(trials, dtype=np.float64)
+    size = np.where(count > 0, count, np.nan)
+    share, squared = np.asarray(successes) / size, norm.ppf((1 + confidence) / 2) ** 2
+    half = np.sqrt(squared * (share * (1 - share) / size + squared / (4 * size**2)))
+    low, high = ((share + squared / (2 * size) + side * half) / (1 + squared / size) for side in (-1, 1))
+    return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
 
 def estimate(values: Values, members: Members, *, samples: int, seed: int, confidence: float) -> Estimates:
     """Mean, interval, difference from the smallest epsilon and spread over seeds, on the images in `members`.
 
-    Intervals are the percentiles of `resampled_means`; that of a difference is undefined where no seed is in both.
+    Intervals are the percentiles of `resampled_means`; that of a difference is undefined where no seed is in both, and all
+    are of one image of one network.
     """
     chosen = np.where(members[..., None], values, np.nan)
     means = network_means(chosen)
     mean = grand_means(means)
-    replicates = resampled_means(chosen, samples=samples, seed=seed)
+    n = (~np.isnan(chosen)).any(axis=1).sum(axis=1)
+    single = (n == 1) & ((~np.isnan(means)).sum(axis=1) == 1)
+    replicates = np.where(single, np.nan, resampled_means(chosen, samples=samples, seed=seed))
     differences = np.where(shared_seeds(means), replicates - replicates[:, :1], np.nan)
     undefined = (members[..., None] & np.isnan(values)).sum(axis=(1, 2))
     return Estimates(
@@ -108,7 +117,7 @@ def estimate(values: Values, members: Members, *, samples: int, seed: int, confi
         mean - mean[:1],
         *interval(differences, confidence),
         *_spread(means),
-        n=(~np.isnan(chosen)).any(axis=1).sum(axis=1),
+        n=n,
         nan=undefined,
     )
 

@@ -29,7 +29,7 @@ def accuracy_table(attacks: pd.DataFrame, config: ReportConfig) -> list[Row]:
     for _, part in sorted(attacks.groupby(keys), key=lambda item: _order(item[0])):
         found = cube(part, keys, "correct")
         estimates = _estimate(found, ~np.isnan(found.values[..., 0]), config)
-        rows += _rows(found, _bounded(estimates), keys)
+        rows += _rows(found, bounded(estimates), keys)
     return [_renamed(row, n="n_images", mean="accuracy") for row in rows]
 
 
@@ -47,7 +47,7 @@ def network_accuracies(attacks: pd.DataFrame, config: ReportConfig, chosen: Sele
 
 def _network(names: Any, right: int, images: int, config: ReportConfig, chosen: Selection) -> Row:
     epsilon, seed, split, attack, norm, budget = names
-    low, high = (round(end, DIGITS) for end in wilson(right, images, config.confidence))
+    low, high = map(rounded, wilson(right, images, config.confidence))
     network = {"epsilon": float(epsilon), "seed": int(seed)}
     kind = {"split": split, "attack": attack, "norm": norm, "budget": float(budget)}
     found = {"accuracy": round(right / images, DIGITS), "low": low, "high": high, "n_images": images}
@@ -143,8 +143,8 @@ def _estimate(found: Cube, members: np.ndarray, config: ReportConfig) -> Estimat
     return estimate(found.values, members, samples=config.bootstrap, seed=config.seed, confidence=config.confidence)
 
 
-def _bounded(shares: Estimates) -> Estimates:
-    """Shares are in [0, 1], their differences in [-1, 1]: with two or three seeds an interval may reach beyond."""
+def bounded(shares: Estimates) -> Estimates:
+    """Shares are in [0, 1], their differences in [-1, 1]: with two or three seeds an interval would reach beyond."""
     ends = {name: np.clip(getattr(shares, name), 0, 1) for name in ("low", "high")}
     differences = {name: np.clip(getattr(shares, name), -1, 1) for name in ("difference_low", "difference_high")}
     return replace(shares, **ends, **differences)
