@@ -208,6 +208,11 @@ def test_estimates_are_those_of_the_rows_with_more_is_better() -> None:
         [row] = select(rows, claim=claim, scope="training", attribution="gradient")
         assert row["estimate"] == pytest.approx(sign * (means[8.0] - means[0.0]), abs=1e-6)
         assert row["interval"][0] < row["estimate"] < row["interval"][1]
+        pairs = own.pivot_table(index=["seed", "image"], columns="epsilon", values="score")
+        gains = sign * (pairs[8.0] - pairs[0.0])
+        assert row["improved"] == pytest.approx((gains > 0).mean())
+        spread = np.sqrt(np.mean([part.var(ddof=1) for _, part in gains.groupby("seed")]))
+        assert row["standardised"] == pytest.approx(gains.mean() / spread * (1 - 3 / (4 * 39 - 1)), rel=1e-3)
 
 
 @pytest.mark.parametrize(

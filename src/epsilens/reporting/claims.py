@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from epsilens.reporting.config import ReportConfig
-from epsilens.reporting.effects import difference, p_value, share_of_gain
+from epsilens.reporting.effects import difference, improved, p_value, share_of_gain, standardised
 from epsilens.reporting.equivalence import equivalence
 from epsilens.reporting.findings import ONE_SEED, Finding, Sample, Scope
 from epsilens.reporting.gate import Row
@@ -24,6 +24,9 @@ from epsilens.reporting.trend import Trend, trend, trend_of_these_networks
 
 SCOPES: tuple[Scope, Scope] = ("training", "these networks")
 FREE = (math.nan, math.nan)  # no test: the interval alone decides
+
+# Of the difference: in standard deviations between images (d_z), and the share of images that gain, ties half.
+EFFECTS = {"standardised": standardised, "improved": improved}
 
 TOO_FEW = "no scores could be significant with so few resamples: their smallest p is {:.2g}; raise report.bootstrap"
 TWO_EPSILONS = "two epsilons: the smallest above the first is the largest"
@@ -44,6 +47,7 @@ class Case:
     interval: tuple[bool, bool]
     p: tuple[float, float] = FREE
     trend: Trend | None = None  # over all epsilons; it is told beside the verdict and does not decide
+    effects: Mapping[str, Finding] = field(default_factory=dict)  # how large the difference is, likewise
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,10 @@ def claims_table(found: Samples, plausible: Sequence[Row], config: ReportConfig)
     `estimate` and `interval` are in the direction in which more is better. `p` is after Holm's correction over all claims
     and metrics of a method (the accuracy counts among those of the headline method), `p_single` before. `trend` in [-1, 1]
     is Page's mean rank correlation with epsilon and `trend_p` its p, corrected likewise; NaN where the claim is of no
-    direction. `verdict` is supported, contradicted or undecided, and `why` says what an undecided one lacks. `epsilon` is
-    compared with `reference`, the smallest of those of which a network passed the gate. `headline` marks the method that
-    the study is headed with.
+    direction. `standardised` and `improved` are effect sizes of the difference: Hedges' d_z over images, and the share of
+    the pairs of image and seed that gain, 0.5 for none. `verdict` is supported, contradicted or undecided, and `why` says
+    what an undecided one lacks. `epsilon` is compared with `reference`, the smallest of those of which a network passed the
+    gate. `headline` marks the method that the study is headed with.
     """
     if len(found.epsilons) < 2:
         return []
@@ -95,6 +100,7 @@ def _rows(family: Sequence[tuple[str, Case]], config: ReportConfig, scope: Scope
         known |= {"headline": case.attribution in ("", config.attribution), "attribution": case.attribution}
         numbers = {"estimate": case.found.estimate, "p": p[smaller], "p_single": case.p[smaller]}
         numbers |= {"trend": case.trend.rho if case.trend else math.nan, "trend_p": float(trends[k])}
+        numbers |= {name: case.effects[name].estimate if case.effects else math.nan for name in EFFECTS}
         rows.append(known | {n: rounded(v) for n, v in numbers.items()} | _details(case))
     return rows
 
@@ -155,7 +161,13 @@ def _better(found: Samples, method: str, metric: str, scope: Scope) -> Case:
     gain = difference(_in(sample, scope), -1)
     p = (gain.p, 1.0) if gain.estimate > 0 else (1.0, gain.p)
     rising = (trend if scope == "training" else trend_of_these_networks)(sample)
-    return Case(method, metric, found.epsilons[-1], gain, _beyond(gain, 0.0), FREE if gain.reason else p, rising)
+    p = FREE if gain.reason else p
+    return Case(method, metric, found.epsilons[-1], gain, _beyond(gain, 0.0), p, rising, _effects(sample))
+
+
+def _effects(sample: Sample) -> dict[str, Finding]:
+    """Between the largest and the smallest epsilon: they are of the scores, and the same in both scopes."""
+    return {name: measure(sample, len(sample.means) - 1) for name, measure in EFFECTS.items()}
 
 
 def no_gain(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
@@ -166,8 +178,12 @@ def no_gain(found: Samples, plausible: Sequence[Row], config: ReportConfig, scop
         tested = equivalence(sample, len(sample.means) - 1, margin=(-margin, margin))
         more, less = _beyond(tested, margin)
         gains = sample.replicates[:, -1] - sample.replicates[:, 0] - margin
-        against = math.nan if tested.reason else p_value(gains, "rises")
-        cases.append(Case(method, metric, found.epsilons[-1], tested, (less, more), (tested.p_below, against)))
+        p = (tested.p_below, math.nan if tested.reason else p_value(gains, "rises"))
+        cases.append(
+            Case(
+                method, metric, found.epsilons[-1], tested, (less, more), p, effects=_effects(found.of(method, metric))
+            )
+        )
     return cases
 
 

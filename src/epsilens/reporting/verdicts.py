@@ -204,6 +204,8 @@ def table(rows: Sequence[Row], facts: Facts) -> list[Row]:
             "interval": row["interval"],
             "p": row["p"],
             "p alone": row["p_single"],
+            "effect (d_z)": row["standardised"],
+            "images that gain": row["improved"],
             "trend": row["trend"],
             "trend p": row["trend_p"],
             "n": row["n"],
