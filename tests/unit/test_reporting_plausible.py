@@ -219,7 +219,7 @@ def test_seeds_are_those_that_have_the_figure_and_intervals_end_at_0_and_1():
 def test_the_difference_of_two_rates_that_are_all_and_none_is_newcombes():
     values = np.stack([np.ones((1, 6, 1)), np.zeros((1, 6, 1))])  # all at the first epsilon, none at the second
     flat = estimate(values, np.ones((2, 1, 6), dtype=bool), samples=100, seed=0, confidence=0.9)
-    found = with_width(flat, flat.n, np.ones((2, 1), dtype=int), CONFIG)
+    found = with_width(flat, flat.n, np.ones((2, 1), dtype=int), confidence=0.9)
     width = wilson(0, 6, 0.9)[1]
     ends = (found.difference_low[1, 0], found.difference_high[1, 0])
     assert ends == pytest.approx((-1, -1 + math.hypot(width, width)))

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from epsilens.errors import DataError
 from epsilens.reporting.gate import selection
@@ -69,6 +70,12 @@ def score_rows():
 SCORES = pd.DataFrame(score_rows())
 HEADLINE = {"norm": "linf", "budget": 8.0}
 UNEXAMINED = selection(SCORES, {})
+
+
+def test_an_accuracy_of_none_or_all_has_wilsons_interval_over_images():
+    [row] = select(accuracy_table(ATTACKS, CONFIG), attack="autoattack", epsilon=0.0)
+    assert (row["accuracy"], row["low"]) == (0.0, 0.0)
+    assert row["high"] == pytest.approx(binomtest(0, 2).proportion_ci(0.9, method="wilson").high, abs=1e-6)
 
 
 def test_intervals_of_accuracies_end_where_accuracies_do():

@@ -10,7 +10,6 @@ from epsilens.reporting.config import PlausibleConfig, RecommendConfig
 from epsilens.reporting.formats import number, percent, points, spread
 from epsilens.reporting.gate import Row
 from epsilens.reporting.plausible import AUROC, RATES
-from epsilens.reporting.rates import bounded
 from epsilens.reporting.tables import select
 
 Facts = Mapping[str, Any]
@@ -67,7 +66,7 @@ def _knees(rows: Sequence[Row], facts: Facts) -> str:
 
 def plausible(rows: Sequence[Row], attribution: str, wanted: PlausibleConfig, facts: Facts) -> list[str]:
     """What a plausible and a misleading map are here, and how many there are at both ends of the sweep."""
-    own = [bounded(row) for row in select(rows, attribution=attribution, set="all")]
+    own = select(rows, attribution=attribution, set="all")
     if not own:
         return []
     concise, stable, relevance = (

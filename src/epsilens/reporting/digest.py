@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epsilens.reporting.gate import Row
-from epsilens.reporting.rates import bounded
 
 Facts = Mapping[str, Any]
 
@@ -41,7 +40,7 @@ def plausible(rows: Sequence[Row], facts: Facts) -> list[Row]:
             "interval": [row["low"], row["high"]],
             "maps": row["maps"],
         }
-        for row in map(bounded, rows)
+        for row in rows
     ]
 
 

@@ -21,8 +21,8 @@ from scipy.stats import rankdata
 from epsilens.reporting.auroc import auroc_estimates
 from epsilens.reporting.config import PlausibleConfig, ReportConfig
 from epsilens.reporting.gate import Row
-from epsilens.reporting.statistics import Cube, Estimates, Members, cube, estimate, wilson
-from epsilens.reporting.tables import bounded, correctness, rounded
+from epsilens.reporting.statistics import Cube, Estimates, Members, cube, estimate, with_width
+from epsilens.reporting.tables import correctness, rounded
 
 RATES = ("plausible", "misleading given plausible", "misleading and plausible")
 AUROC = "plausibility tells right from wrong"
@@ -136,7 +136,7 @@ def _rows(judged: Judged, right: np.ndarray, found: Cube, config: ReportConfig) 
         known = ~np.isnan(counted)
         estimates = replace(estimate(values, members, **options), nan=_count(missing, members))
         trained = known.any(axis=2).sum(axis=1)
-        rates = with_width(estimates, estimates.n, trained, config)
+        rates = with_width(estimates, estimates.n, trained, confidence=config.confidence)
         counts = {"maps": _count(known, members), "hits": _count(counted == 1, members), "n_seeds": trained}
         rows += [{"set": name} | row for row in _flat(rates, RATES, counts, judged, found.epsilons)]
     return rows + _telling(judged, right, found, config)
@@ -152,32 +152,9 @@ def _telling(judged: Judged, right: np.ndarray, found: Cube, config: ReportConfi
     rarer = np.minimum(*((known & (right == side)).sum(axis=2) for side in (0, 1)))  # [E, S]
     trained = (rarer > 0).sum(axis=1)[:, None]
     # The variance of an AUROC A is at most A (1 - A) / rarer (Birnbaum and Klose 1957, doi:10.1214/aoms/1177706794).
-    told = with_width(estimates, rarer.max(axis=1)[:, None], trained, config)
+    told = with_width(estimates, rarer.max(axis=1)[:, None], trained, confidence=config.confidence)
     counts = {"maps": maps, "hits": hits, "n_seeds": trained}
     return [{"set": "all"} | row for row in _flat(told, (AUROC,), counts, judged, found.epsilons)]
-
-
-def with_width(estimates: Estimates, units: np.ndarray, trained: np.ndarray, config: ReportConfig) -> Estimates:
-    """The same with intervals that are wide enough where a bootstrap's is not, and that end at 0 and 1.
-
-    Of one network, whose rate may hang on a few maps, and where all maps are alike, they reach at least as far as Wilson's
-    of `units` [E, K] (images count once, whatever the number of seeds). Differences of two rates of 0 or 1 have Newcombe's
-    interval (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I), which takes them for independent.
-    trained: [E, K], how many networks have the figure.
-    """
-    mean, change = estimates.mean, estimates.difference
-    alike = np.isin(mean, (0, 1))
-    below, above = wilson(mean * units, units, config.confidence)
-    low = np.where(alike | (trained == 1), np.fmin(estimates.low, below), estimates.low)
-    high = np.where(alike | (trained == 1), np.fmax(estimates.high, above), estimates.high)
-    flat = alike & alike[:1]
-    flat[0] = False  # the difference from itself is 0, and known
-    ends = {
-        "difference_low": change - np.hypot(mean - low, high[:1] - mean[:1]),
-        "difference_high": change + np.hypot(high - mean, mean[:1] - low[:1]),
-    }
-    wide = {name: np.where(flat, end, getattr(estimates, name)) for name, end in ends.items()}
-    return bounded(replace(estimates, low=low, high=high, **wide))
 
 
 def _count(holds: np.ndarray, members: Members) -> np.ndarray:

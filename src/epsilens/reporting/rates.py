@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from epsilens.reporting.formats import DIRECTIONS, number, percent
@@ -21,17 +20,12 @@ DODGE = 0.012  # of the width of the axis: intervals of the three sets stand bes
 NEUTRAL = DIRECTIONS[None]
 
 
-def bounded(row: Row) -> Row:
-    """The row with an interval within [0, 1], where rates and AUROCs lie; with few seeds Student's t reaches beyond."""
-    return row | {end: float(np.clip(row[end], 0, 1)) for end in ("low", "high")}
-
-
 def plausible(rows: Sequence[Row], attribution: str, *, norm: str, margin: float, rate: float) -> dict[str, Sheet]:
     """Three figures of one method: `plausible-rate`, `plausible-misleading`, `plausible-auroc`; none without rows.
 
     rate, margin: the thresholds of the claims: of the misleading rate, and of the AUROC above 0.5.
     """
-    found = [bounded(row) for row in select(rows, attribution=attribution)]
+    found = select(rows, attribution=attribution)
     drawn = {
         "plausible-rate": partial(_rates, select(found, measure=RATES[0]), "plausible maps", NEUTRAL, norm, None),
         "plausible-misleading": partial(

@@ -6,7 +6,7 @@ Axes: E training epsilons, S seeds, N images, K columns (one an attribution and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -131,3 +131,34 @@ def shared_seeds(means: np.ndarray) -> np.ndarray:
 def _spread(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # fmin and fmax leave NaN out without a warning
     return np.fmin.reduce(means, axis=1), np.fmax.reduce(means, axis=1)
+
+
+def with_width(estimates: Estimates, units: np.ndarray, trained: np.ndarray, *, confidence: float) -> Estimates:
+    """The same shares with intervals that are wide enough where a bootstrap's is not, and that end at 0 and 1.
+
+    Of one network, whose share may hang on a few images, and where all images are alike, they reach at least as far as
+    Wilson's of `units` [E, K] (images count once, whatever the number of seeds). Differences of two shares of 0 or 1 have
+    Newcombe's interval (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I), which takes them for
+    independent.
+    trained: [E, K], how many networks have the figure.
+    """
+    mean, change = estimates.mean, estimates.difference
+    alike = np.isin(mean, (0, 1))
+    below, above = wilson(mean * units, units, confidence)
+    low = np.where(alike | (trained == 1), np.fmin(estimates.low, below), estimates.low)
+    high = np.where(alike | (trained == 1), np.fmax(estimates.high, above), estimates.high)
+    flat = alike & alike[:1]
+    flat[0] = False  # the difference from itself is 0, and known
+    ends = {
+        "difference_low": change - np.hypot(mean - low, high[:1] - mean[:1]),
+        "difference_high": change + np.hypot(high - mean, mean[:1] - low[:1]),
+    }
+    wide = {name: np.where(flat, end, getattr(estimates, name)) for name, end in ends.items()}
+    return bounded(replace(estimates, low=low, high=high, **wide))
+
+
+def bounded(shares: Estimates) -> Estimates:
+    """Shares are in [0, 1], their differences in [-1, 1]: with two or three seeds an interval would reach beyond."""
+    ends = {name: np.clip(getattr(shares, name), 0, 1) for name in ("low", "high")}
+    differences = {name: np.clip(getattr(shares, name), -1, 1) for name in ("difference_low", "difference_high")}
+    return replace(shares, **ends, **differences)

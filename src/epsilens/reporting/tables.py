@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from epsilens.reporting.config import ReportConfig
 from epsilens.reporting.gate import ENSEMBLES, Row, Selection
-from epsilens.reporting.statistics import Cube, Estimates, cube, estimate, image_sets, wilson
+from epsilens.reporting.statistics import Cube, Estimates, cube, estimate, image_sets, wilson, with_width
 
 History = Sequence[Mapping[str, Any]]
 
@@ -22,14 +22,16 @@ SCALARS = 12  # of the summary: what `dvc exp show` has room for
 def accuracy_table(attacks: pd.DataFrame, config: ReportConfig) -> list[Row]:
     """One row a training epsilon, split, attack, norm and attack budget: accuracy over all attacked images of the split.
 
-    Accuracy is in [0, 1]; `difference` is from the smallest training epsilon; intervals end where accuracies do.
+    Accuracy is in [0, 1]; `difference` is from the smallest training epsilon; intervals end where accuracies do, and have
+    a width where all images are alike.
     """
     keys = ["split", "attack", "norm", "budget"]
     rows: list[Row] = []
     for _, part in sorted(attacks.groupby(keys), key=lambda item: _order(item[0])):
         found = cube(part, keys, "correct")
         estimates = _estimate(found, ~np.isnan(found.values[..., 0]), config)
-        rows += _rows(found, bounded(estimates), keys)
+        trained = np.array(found.n_seeds)[:, None]
+        rows += _rows(found, with_width(estimates, estimates.n, trained, confidence=config.confidence), keys)
     return [_renamed(row, n="n_images", mean="accuracy") for row in rows]
 
 
@@ -141,13 +143,6 @@ def _order(key: Any) -> tuple[bool, str, int, str, str, float]:
 
 def _estimate(found: Cube, members: np.ndarray, config: ReportConfig) -> Estimates:
     return estimate(found.values, members, samples=config.bootstrap, seed=config.seed, confidence=config.confidence)
-
-
-def bounded(shares: Estimates) -> Estimates:
-    """Shares are in [0, 1], their differences in [-1, 1]: with two or three seeds an interval would reach beyond."""
-    ends = {name: np.clip(getattr(shares, name), 0, 1) for name in ("low", "high")}
-    differences = {name: np.clip(getattr(shares, name), -1, 1) for name in ("difference_low", "difference_high")}
-    return replace(shares, **ends, **differences)
 
 
 def _rows(found: Cube, estimates: Estimates, keys: Sequence[str]) -> list[Row]:
