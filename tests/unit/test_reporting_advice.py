@@ -51,14 +51,14 @@ def look(measure, epsilon, mean, maps=100, low=0.0, high=0.5, within="all"):
 
 
 def test_plausible_maps_are_defined_and_counted_at_both_ends():
-    rows = [look(RATES[0], 0.0, 0.2, low=-0.4), look(RATES[0], 4.0, 0.3), look(RATES[0], 8.0, 0.4, high=1.7),
+    rows = [look(RATES[0], 0.0, 0.2, low=0.1), look(RATES[0], 4.0, 0.3), look(RATES[0], 8.0, 0.4, high=0.9),
             look(RATES[1], 0.0, math.nan, maps=0), look(RATES[1], 8.0, 0.1), look(RATES[0], 8.0, 0.9, within="wrong"),
             look(AUROC, 0.0, 0.7), look(AUROC, 4.0, 0.6), look(AUROC, 8.0, math.nan)]  # fmt: skip
     meaning, plausible, misleading, auroc = advice.plausible(rows, "a", LOOKS, FACTS)
     assert "Gini and Shake both better than the median map of the standard network (0.500 and 0.250)" in meaning
     assert "Mass no better than that of the control “Random”" in meaning
     assert plausible == (
-        "Plausible: 20.0 % (0.0 to 50.0) of 100 maps at ε = 0, 40.0 % (0.0 to 100.0) of 100 maps at ε = 8."
+        "Plausible: 20.0 % (10.0 to 50.0) of 100 maps at ε = 0, 40.0 % (0.0 to 90.0) of 100 maps at ε = 8."
     )
     assert misleading == "Misleading among the plausible: 10.0 % (0.0 to 50.0) of 100 maps at ε = 8."
     assert auroc.endswith("0.600 (0.000 to 0.500) at ε = 4; 0.5 says nothing.")

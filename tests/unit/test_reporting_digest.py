@@ -2,31 +2,10 @@
 
 from epsilens.reporting import digest
 
-FACTS = {"metrics": {"gini": {"label": "Gini index"}}}
-CLAIM = {
-    "claim": "more concise", "statement": "Concise.", "scope": "training", "verdict": "undecided", "why": "one seed",
-    "headline": True, "attribution": "gradient", "metric": "gini", "epsilon": 8.0, "estimate": 0.2,
-    "interval": [0.1, 0.3], "p": 0.01,
-}  # fmt: skip
-
-
-def test_a_claim_has_the_verdicts_of_both_scopes():
-    own = CLAIM | {"scope": "these networks", "verdict": "supported", "why": "", "p": 0.5}
-    others = [CLAIM | {"headline": False, "attribution": "sobel"}, own | {"metric": "mass", "verdict": "contradicted"}]
-    assert digest.claims([CLAIM, own, *others], FACTS) == [
-        {
-            "claim": "Concise.", "measured": "Gini index", "at ε": 8.0, "estimate": 0.2, "interval": [0.1, 0.3], "p": 0.01,
-            "verdict": "undecided", "of these networks": "supported", "what is open": "one seed",
-        }
-    ]  # fmt: skip
-
-
-def test_what_is_open_of_these_networks_is_said_where_training_is_decided():
-    decided = CLAIM | {"verdict": "supported", "why": "", "metric": "accuracy"}
-    [row] = digest.claims([decided, decided | {"scope": "these networks", "why": "open"}], FACTS)
-    assert (row["measured"], row["what is open"]) == ("accuracy", "open")
-    [alone] = digest.claims([decided], FACTS)
-    assert (alone["of these networks"], alone["what is open"]) == ("–", "")
+FACTS = {
+    "metrics": {"gini": {"label": "Gini index"}},
+    "attributions": {"gradient": {"label": "Gradient"}, "sobel": {"label": "Edges"}},
+}
 
 
 def test_a_recommendation_says_how_many_resamples_agree():
@@ -41,19 +20,13 @@ def test_a_recommendation_says_how_many_resamples_agree():
     assert silent["recommended"] == "–"
 
 
-def test_plausible_maps_are_those_of_the_headline_method():
+def test_plausible_maps_are_those_of_all_methods():
     row = {"attribution": "gradient", "measure": "plausible", "set": "all", "epsilon": 8.0, "mean": 0.5, "low": 0.4,
            "high": 0.7, "maps": 12}  # fmt: skip
-    assert digest.plausible([row, row | {"attribution": "sobel"}], "gradient") == [
-        {
-            "measure": "plausible",
-            "predictions": "all",
-            "training ε": 8.0,
-            "value": 0.5,
-            "interval": [0.4, 0.7],
-            "maps": 12,
-        }
-    ]
+    shown = {"attribution": "Gradient", "measure": "plausible", "predictions": "all", "training ε": 8.0, "value": 0.5,
+             "interval": [0.4, 0.7], "maps": 12}  # fmt: skip
+    found = digest.plausible([row, row | {"attribution": "sobel"}], FACTS)
+    assert found == [shown, shown | {"attribution": "Edges"}]
 
 
 def test_an_audit_names_the_change_that_was_made():
