@@ -81,7 +81,7 @@ def test_confounds_are_drawn_from_none_to_all_with_arrows_beyond():
 
 
 def test_plausible_maps_have_a_line_a_set_and_the_bounds_of_the_claims():
-    rows = [look(measure, epsilon, 0.2, low=-0.5, within=within) | {"n": 9}
+    rows = [look(measure, epsilon, 0.2, low=0.1, within=within) | {"n": 9}
             for measure in RATES[:2] for within in rates.SETS for epsilon in (0.0, 8.0)]  # fmt: skip
     rows += [look(AUROC, epsilon, 0.7) | {"n": 9} for epsilon in (0.0, 8.0)]
     rows += [look(RATES[0], 16.0, math.nan, maps=0) | {"n": 0}]
@@ -90,7 +90,7 @@ def test_plausible_maps_have_a_line_a_set_and_the_bounds_of_the_claims():
     figure, tips = drawn(sheets["plausible-rate"])
     [axes] = figure.axes
     assert len(tips) == 6  # none where no map counts
-    assert tips[0].text == "all predictions, training ε = 0: 20.0 % (0.0 to 50.0), 9 images"
+    assert tips[0].text == "all predictions, training ε = 0: 20.0 % (10.0 to 50.0), 9 images"
     assert axes.texts[0].get_text() == "no direction is better in itself"
     assert len({line.get_xdata()[0] for line in axes.lines}) == 3  # beside each other
     [axes] = drawn(sheets["plausible-misleading"])[0].axes

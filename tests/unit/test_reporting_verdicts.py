@@ -19,7 +19,7 @@ FACTS = {
 def row(claim="more concise", scope="training", verdict="supported", **given):
     known = {"claim": claim, "statement": f"It is {claim}.", "scope": scope, "verdict": verdict, "why": "",
              "headline": True, "attribution": "a", "metric": "gini", "epsilon": 8.0, "estimate": 0.25,
-             "interval": [0.125, 0.5], "confidence": 0.95, "p": 0.01, "p_single": 0.005, "trend": 0.9, "trend_p": 0.02,
+             "interval": [0.125, 0.5], "confidence": 0.95, "p": 0.01, "p_single": 0.005, "standardised": 1.5, "improved": 0.75, "trend": 0.9, "trend_p": 0.02,
              "n": 3, "unit": "seeds", "n_seeds": 3}  # fmt: skip
     return known | given
 
@@ -102,4 +102,5 @@ def test_p_as_papers_write_it():
 def test_the_long_table_has_every_row_with_labels():
     [first, second] = table([row(), row("costs accuracy", attribution="", metric="accuracy", headline=False)], FACTS)
     assert (first["attribution"], first["metric"], first["p"], first["p alone"]) == ("A", "Gini index", 0.01, 0.005)
+    assert (first["effect (d_z)"], first["images that gain"]) == (1.5, 0.75)
     assert (second["attribution"], second["metric"], second["of"]) == ("–", "accuracy", "training")
