@@ -113,7 +113,7 @@ def test_the_examples_run_together(extended: Any) -> None:
     output = project.run("python", "-m", "stages.validate")
     assert "2 networks" in output
     project.run("dvc", "repro", EPSILENS_DATA=str(raw))
-    summary = (project.folder / "metrics" / "quality.json").read_text(encoding="utf-8")
+    summary = (project.folder / "metrics" / "quality.csv").read_text(encoding="utf-8")
     for name in ("top_share", "gradient_x_contrast"):
         assert name in summary
     assert '"architecture": "plain_cnn"' in next((project.folder / "models").rglob("*.json")).read_text(

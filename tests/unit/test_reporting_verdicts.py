@@ -19,7 +19,8 @@ FACTS = {
 def row(claim="more concise", scope="training", verdict="supported", **given):
     known = {"claim": claim, "statement": f"It is {claim}.", "scope": scope, "verdict": verdict, "why": "",
              "headline": True, "attribution": "a", "metric": "gini", "epsilon": 8.0, "estimate": 0.25,
-             "interval": [0.125, 0.5], "confidence": 0.95, "p": 0.01, "p_single": 0.005, "standardised": 1.5, "improved": 0.75, "trend": 0.9, "trend_p": 0.02,
+             "interval": [0.125, 0.5], "confidence": 0.95, "p": 0.01, "p_single": 0.005,
+             "standardised": 1.5, "improved": 0.75, "trend": 0.9, "trend_p": 0.02,
              "n": 3, "unit": "seeds", "n_seeds": 3}  # fmt: skip
     return known | given
 
