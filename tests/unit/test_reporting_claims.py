@@ -282,6 +282,7 @@ def test_the_front_and_its_knee_are_those_of_the_means() -> None:
     rows = select(choice_table(samples(*study(AS_CLAIMED, 3), FACTS, config()), config()), metric="gini")
     assert [row["front"] for row in rows] == [True] * 4
     assert [row["knee"] for row in rows] == [False, True, False, False]
+    assert {tuple(row["knee_interval"]) for row in rows} == {(1.0, 1.0)}
     assert sum(row["knee_share"] for row in rows) == pytest.approx(1, abs=0.05)
 
 

@@ -110,7 +110,7 @@ def test_what_was_left_out_and_one_seed_are_said():
     for tex in [tex for name, tex in made(masked).items() if name.endswith(".tex")]:
         assert "% left out, not sound: training ε\xa0=\xa08, seed\xa01".replace("\xa0", " ") in tex.decode()
     one = made(study(seeds=(0,), images=8))["tables/accuracy.tex"].decode()
-    assert "95 % percentile bootstrap intervals over images, of these very networks: one seed" in one
+    assert "95 % intervals over images, of these very networks: one seed" in one
     none = made(replace(inputs, gates={cell: gate(0.5) for cell in inputs.gates}))["tables/accuracy.tex"].decode()
     assert "no network passed the gate" in none
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from epsilens.reporting.config import ReportConfig
@@ -16,7 +17,8 @@ def choice_table(found: Samples, config: ReportConfig) -> list[Row]:
     metric that decides.
 
     `accuracy` is clean, in [0, 1]; `loss` of it and `gain` in `quality` are from the smallest epsilon, above 0 for worse
-    accuracy and better quality. Shares are of the bootstrap's replicates. `recommended` and its share are None where
+    accuracy and better quality. Shares are of the bootstrap's replicates; `knee_interval` is that of the knee, two epsilons,
+    among those that have one (the same in all rows of a metric). `recommended` and its share are None where
     another metric decides.
     """
     directed = [name for name in config.metrics if found.facts["metrics"][name]["better"]]
@@ -39,7 +41,7 @@ def _rows(found: Samples, metric: str, config: ReportConfig) -> list[Row]:
             "loss": rounded(accuracy.means[0] - accuracy.means[e]),
             "gain": rounded(quality.means[e] - quality.means[0]),
         }
-        | _of_front(shape, e)
+        | _of_front(shape, e, found.epsilons)
         | (_of_choice(taken, e) if decides else dict.fromkeys(CHOICE))
         | {"n_seeds": shape.n_seeds, "scope": shape.scope, "reason": shape.reason}
         for e, epsilon in enumerate(found.epsilons)
@@ -49,12 +51,14 @@ def _rows(found: Samples, metric: str, config: ReportConfig) -> list[Row]:
 CHOICE = ("recommended", "qualifies_share", "recommended_share", "none_share")
 
 
-def _of_front(shape: TradeOff, e: int) -> dict[str, Any]:
+def _of_front(shape: TradeOff, e: int, epsilons: Sequence[float]) -> dict[str, Any]:
+    ends = (None if index is None else epsilons[index] for index in (shape.knee_low, shape.knee_high))
     return {
         "front": bool(shape.front[e]),
         "front_share": rounded(shape.front_share[e]),
         "knee": shape.knee == e,
         "knee_share": rounded(shape.knee_share[e]),
+        "knee_interval": list(ends),
     }
 
 

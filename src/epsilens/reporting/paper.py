@@ -73,7 +73,7 @@ def methods(inputs: Inputs, quality: Sequence[Row], metric: str) -> latex.Table:
 def _intervals(tables: Tables, config: ReportConfig) -> str:
     seeds = max(row["n_seeds"] for row in tables.quality)
     of = f"over {seeds} seeds and images" if seeds > 1 else "over images, of these very networks: one seed"
-    return f"in brackets: {100 * config.confidence:g} % percentile bootstrap intervals {of}"
+    return f"in brackets: {100 * config.confidence:g} % intervals {of}"
 
 
 def _left_out(inputs: Inputs) -> list[str]:
