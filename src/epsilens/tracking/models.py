@@ -98,7 +98,7 @@ def _export(path: Path, model: str, network: nn.Module, card: Mapping[str, Any])
 
 def _new_version(store: Store, name: str, model: str, tags: Mapping[str, str]) -> ModelVersion:
     with _default_store(store.where):
-        return store.client.create_model_version(name, _source(model), tags=dict(tags))
+        return store.client.create_model_version(name, _source(model), tags=dict(tags), model_id=model)
 
 
 def _source(model: str) -> str:
