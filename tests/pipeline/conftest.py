@@ -86,6 +86,7 @@ class Project:
         return kept | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
             "EPSILENS_LIVE": "0",
+            "EPSILENS_MLFLOW_MODELS": "none",  # exporting networks takes longer than training them here; see test_mlflow
             "OMP_NUM_THREADS": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",

@@ -82,7 +82,7 @@ def served(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Ite
     project, url = Project(folder / "study"), f"http://127.0.0.1:{port}"
 
     def track(status: int) -> str:
-        more = {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+        more = {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "EPSILENS_MLFLOW_MODELS": "all"}
         return project.run(sys.executable, "-m", "stages.track", status=status, **more)
 
     down = track(3)
