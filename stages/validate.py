@@ -1,6 +1,6 @@
 """Check params.yaml as a whole, before any stage runs: every problem of every section is reported at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from epsilens import attacks, attributions, config, data, metrics, models, training
@@ -35,17 +35,22 @@ def budgets(threat: ThreatConfig, attack: AttackConfig, sweep: SweepConfig) -> N
     attacks.check(threat, attack, tuple(float(epsilon) for epsilon in sweep.epsilons))
 
 
-def headlines(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfig) -> None:
-    """The report's headlines must be among what is computed."""
-    wanted = [("report.attribution", report.attribution, attribute.methods)]
-    wanted += [("report.metrics", name, score.metrics) for name in report.metrics]
+def named(wanted: Iterable[tuple[str, str, Collection[str]]], word: str) -> None:
+    """wanted: (key, name, known names). Raises one ConfigError for all names that are not known, which are `word`."""
     lines = [
-        f"params.yaml: {key}: found {name!r}, computed are {', '.join(known)}"
+        f"params.yaml: {key}: found {name!r}, {word} are {', '.join(known) or 'none'}"
         for key, name, known in wanted
         if name not in known
     ]
     if lines:
         raise ConfigError("\n".join(lines))
+
+
+def headlines(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfig) -> None:
+    """The report's headlines must be among what is computed."""
+    wanted = [("report.attribution", report.attribution, attribute.methods)]
+    wanted += [("report.metrics", name, score.metrics) for name in report.metrics]
+    named(wanted, "computed")
 
 
 def evidence(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfig) -> None:
@@ -59,13 +64,7 @@ def evidence(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfi
     wanted += [("report.recommend.metric", report.recommend.metric, directed)]
     wanted += [("report.plausible.control", report.plausible.control, controls)]
     wanted += [("score.audit.attribution", score.audit.attribution, methods)]
-    lines = [
-        f"params.yaml: {key}: found {name!r}, possible are {', '.join(known) or 'none'}"
-        for key, name, known in wanted
-        if name not in known
-    ]
-    if lines:
-        raise ConfigError("\n".join(lines))
+    named(wanted, "possible")
 
 
 def trained(train: TrainConfig | PublishedConfig) -> None:

@@ -17,6 +17,7 @@ from epsilens.reporting.findings import ONE_IMAGE
 from epsilens.reporting.plausible import AUROC, RATES
 from epsilens.reporting.samples import samples
 from epsilens.reporting.tables import select
+from tests.options import CLAIMS as CLAIMS_CONFIG
 
 EPSILONS = (0.0, 1.0, 4.0, 8.0)
 FACTS = {
@@ -39,14 +40,7 @@ CONFIG = {
         "relevance": "relevance_mass_corrected",
         "control": "random",
     },
-    "claims": {
-        "alpha": 0.05,
-        "accuracy_margin": 0.02,
-        "relevance_margin": 0.05,
-        "modest_share": 0.5,
-        "misleading_rate": 0.1,
-        "auroc_margin": 0.1,
-    },
+    "claims": CLAIMS_CONFIG,
     "recommend": {"metric": "direction_sensitivity", "gain": 0.1, "accuracy_loss": 0.1},
 }
 FLAT = (0.0, 0.0, 0.0, 0.0)

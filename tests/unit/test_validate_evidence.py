@@ -21,6 +21,7 @@ PARAMS = yaml.safe_load((ROOT / "studies" / "shapes.yaml").read_text(encoding="u
         ("report", "plausible", "stability", "ginni", "gini, effective_fraction"),
         ("report", "plausible", "relevance", "randomisation", "gini, effective_fraction"),  # known, not scored
         ("report", "plausible", "control", "gradient", "random, blurred_random, sobel"),
+        ("report", "recommend", "metric", "regional_gini", "gini, effective_fraction"),
         ("score", "audit", "attribution", "random", "gradient, gradient_x_input"),
         ("score", "audit", "attribution", "gradient@x", "gradient, gradient_x_input"),
     ],
