@@ -13,7 +13,7 @@ BOX_PLATFORMS ?= manylinux2014_x86_64 manylinux_2_28_x86_64
 BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-inspection typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro validate study show report compare record test check bench ui wheels clean
+.PHONY: help setup repro validate study show report compare record test slow check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ record: setup  ## keep the present results of a study in metrics/<study>/, to be
 
 test: setup  ## the whole test suite
 	@python -m pytest -q
+
+slow: setup  ## the tests that take minutes each
+	@python -m pytest -q -m slow
 
 check: setup  ## lint, format and types
 	@ruff check .
