@@ -7,6 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 STAMP := .venv/.complete-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 PORT ?= 5000
+WORKERS ?= 2
 # For `make wheels`: the other machine's Python and platform, and what it lacks.
 BOX_PYTHON ?= 3.12
 BOX_PLATFORMS ?= manylinux2014_x86_64 manylinux_2_28_x86_64
@@ -66,8 +67,8 @@ record: setup  ## keep the present results of a study in metrics/<study>/, to be
 	@dvc status -q || { echo "error: the results are not those of params.yaml; make repro first"; exit 3; }
 	@python -m stages.record
 
-test: setup  ## the whole test suite
-	@python -m pytest -q
+test: setup  ## the whole test suite, WORKERS=2 files at a time
+	@OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile
 
 slow: setup  ## the tests that take minutes each
 	@python -m pytest -q -m slow

@@ -103,11 +103,18 @@ def test_what_has_changed_runs_again_and_what_was_made_from_it(stubbed: Project,
     assert "report" not in output
 
 
+def heed_interrupts() -> None:
+    """Tests that a shell runs in the background inherit an interrupt that is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_ends_the_children(stubbed: Project) -> None:
     (stubbed.folder / "slow").touch()
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "scripts/sweep.py", "--workers", "2"]
-    with subprocess.Popen(command, cwd=stubbed.folder, env=env, stdout=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command, cwd=stubbed.folder, env=env, stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as running:
         started, limit = [stubbed.folder / "pid-0", stubbed.folder / "pid-4"], time.monotonic() + 60
         while not all(path.exists() and path.read_text() for path in started) and time.monotonic() < limit:
             time.sleep(0.1)
