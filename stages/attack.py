@@ -17,6 +17,7 @@ from epsilens.data.manifest import read_manifest, read_split
 from epsilens.data.splits import part_of
 from epsilens.models.checkpoints import CARD, load
 from epsilens.models.folding import Folded
+from epsilens.progress import Done, progress, say
 from epsilens.randomness import noise_seeds
 from epsilens.types import Samples
 from stages.common import alone, cell, device, params, project_root, run, run_key
@@ -40,7 +41,7 @@ class Rows:
         for name, column in {**same, **own, "broken_by": broken_by}.items():
             self.columns.setdefault(name, []).extend(column)
         known = f"{facts['split']}, {facts['attack']} at {facts['norm']} {facts['budget']:g}"
-        print(f"{known}: accuracy {float((margins > 0).double().mean()):.4f} of {len(samples)} images", flush=True)
+        say(f"{known}: accuracy {float((margins > 0).double().mean()):.4f} of {len(samples)} images")
 
     def add_single(self, samples: Samples, margins: Tensor, clean: Tensor, **facts: Any) -> None:
         """The rows of an attack on its own."""
@@ -68,12 +69,13 @@ class Evaluation:
         """PGD at every budget of both norms; the margins at the headline budget, [N]."""
         known, headline = {"split": "test", "attack": "pgd"}, (self.norm, self.settings.epsilon)
         clean = attacks.clean_margins(self.network, samples, self.settings.batch_size)
-        found = {}
-        for norm, budgets in self.settings.epsilons.items():
-            for budget in (0.0, *budgets):  # at budget 0: clean, on the very images that are attacked
-                margins = self._pgd(samples, norm, budget).to(clean) if budget else clean
-                self.rows.add_single(samples, margins, clean, **known, norm=norm, budget=budget)
-                found[norm, budget] = margins
+        found, count = {}, len(samples) * sum(map(len, self.settings.epsilons.values()))
+        with progress("pgd", count, "images") as done:
+            for norm, budgets in self.settings.epsilons.items():
+                for budget in (0.0, *budgets):  # at budget 0: clean, on the very images that are attacked
+                    margins = self._pgd(samples, norm, budget, done).to(clean) if budget else clean
+                    self.rows.add_single(samples, margins, clean, **known, norm=norm, budget=budget)
+                    found[norm, budget] = margins
         return found[headline]
 
     def setting(self, threat: ThreatModel) -> Setting:
@@ -81,12 +83,12 @@ class Evaluation:
         search = Folded(self.network).predict
         return Setting(search, self.network, threat, self.settings.seed, self.settings.batch_size)
 
-    def _pgd(self, samples: Samples, norm: str, budget: float) -> Tensor:
+    def _pgd(self, samples: Samples, norm: str, budget: float, done: Done) -> Tensor:
         given = self.settings.model_dump(include={"steps", "step_factor", "restarts"})
         attack, setting = attacks.bound("pgd", given, "attack"), self.setting(ThreatModel.of(norm, budget))
 
         def compute() -> Mapping[str, Tensor]:
-            return {"margins": attacks.attack_margins(attack, samples, setting)}
+            return {"margins": attacks.attack_margins(attack, samples, setting, done)}
 
         return artifacts.remembered(self.scratch / f"pgd-{norm}-{budget!r}", compute)["margins"]
 
@@ -97,7 +99,17 @@ class Evaluation:
         setting = self.setting(ThreatModel.of(self.norm, self.settings.epsilon))
         begun = artifacts.remembered(path, lambda: vars(attacks.open_ledger(self.network, samples, setting.batch_size)))
         ledger = Ledger(**{name: column.to(samples.labels.device) for name, column in begun.items()})
-        attacks.run(members, samples, setting, ledger, lambda ledger: artifacts.remember(path, vars(ledger)))
+        with progress(attacks.ensemble_name(chosen), len(samples) * len(chosen), "attacks on an image") as done:
+            told = 0
+
+            def save(ledger: Ledger) -> None:
+                nonlocal told
+                artifacts.remember(path, vars(ledger))
+                finished = ledger.finished(len(chosen))
+                done(finished - told)
+                told = finished
+
+            attacks.run(members, samples, setting, ledger, save)
         names = ["clean", *(each.name for each in chosen), ""]  # SURVIVED is the last
         facts = {"split": "test", "attack": attacks.ensemble_name(chosen), "norm": self.norm}
         broken_by = [names[number] for number in ledger.broken_by.tolist()]

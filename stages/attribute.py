@@ -10,6 +10,7 @@ from epsilens.attributions.pictures import gallery, png
 from epsilens.data.manifest import read_manifest, read_split
 from epsilens.data.splits import stratified
 from epsilens.models.checkpoints import load
+from epsilens.progress import progress
 from epsilens.randomness import noise_seeds
 from stages.common import cell, device, params, run
 
@@ -24,8 +25,10 @@ def main() -> None:
         logits = torch.cat([network(part) for part in images.split(settings.batch_size)])
     targets, confidence = logits.argmax(dim=1), logits.softmax(dim=1).amax(dim=1)
 
-    methods = explainers(network, settings, lambda: read_split(artifacts.PREPARED, "train").images)
-    maps = {name: explain(images, targets, seeds) for name, explain in methods.items()}
+    count = len(samples) * len(settings.methods)
+    with progress(f"attribute epsilon {text}, seed {seed}", count, "maps") as done:
+        methods = explainers(network, settings, lambda: read_split(artifacts.PREPARED, "train").images, done)
+        maps = {name: explain(images, targets, seeds) for name, explain in methods.items()}
     errors = completeness(network, settings, images, targets, maps)
     folder = artifacts.cell(artifacts.ATTRIBUTIONS, text, seed)
     artifacts.write_tensors(folder / artifacts.MAPS, maps)

@@ -20,6 +20,7 @@ from epsilens.metrics.evidence import Evidence, Layers
 from epsilens.metrics.recalled import Recalled
 from epsilens.models.checkpoints import load
 from epsilens.models.tempered import Tempered
+from epsilens.progress import Done, progress, say
 from epsilens.randomness import noise_seeds
 from epsilens.registry import choose, labelled
 from epsilens.types import Explainer, Scores
@@ -39,7 +40,12 @@ def references() -> Tensor:
 
 
 def audit(
-    network: nn.Module, evidence: Evidence, score: ScoreConfig, attribute: AttributeConfig, training: References
+    network: nn.Module,
+    evidence: Evidence,
+    score: ScoreConfig,
+    attribute: AttributeConfig,
+    training: References,
+    done: Done,
 ) -> list[Audited]:
     """The metrics of the audited method under each change that `score.audit` asks for."""
     name = score.audit.attribution
@@ -48,7 +54,7 @@ def audit(
         hot = Tempered(network, temperature)
         return explainer(hot, name, attribute.methods[name], attribute.batch_size, training)
 
-    return metrics.audit(evidence, score.metrics, score.audit, tempered)
+    return metrics.audit(evidence, score.metrics, score.audit, tempered, done)
 
 
 def write_audit(folder: Path, shared: Mapping[str, list[Any]], own: Mapping[str, Scores], found: list[Audited]) -> None:
@@ -109,17 +115,21 @@ def main() -> None:
 
     training, predict = cache(references), Recalled(network)
     unlearnt = unlearned(network, settings.seed, attribute, training)
-    for method, explain in explainers(network, attribute, training).items():
-        given = maps[method].to(device())
-        evidence = Evidence(images, targets, given, samples.masks, seeds, predict, explain, settings.batch_size, drawn)
-        evidence = replace(evidence, randomised=lambda layers, method=method: unlearnt(layers)[method])
-        scores = metrics.score(evidence, settings.metrics)
-        extend(rows, shared | {"attribution": [method] * len(samples)}, scores, "metric", "score")
-        print(method, *(f"{metric} {values.nanmean():.3f}" for metric, values in scores.items()), sep="  ", flush=True)
-        if method == settings.audit.attribution:
-            asked = epsilon == settings.audit.epsilon
-            found = audit(network, evidence, settings, attribute, training) if asked else []
-            write_audit(folder, shared | {"attribution": [method] * len(samples)}, own_traits(evidence), found)
+    asked = epsilon == settings.audit.epsilon
+    count = len(samples) * (len(maps) + asked * settings.audit.count)
+    with progress(f"score epsilon {text}, seed {seed}", count, "maps") as done:
+        for method, explain in explainers(network, attribute, training).items():
+            given, shared["attribution"] = maps[method].to(device()), [method] * len(samples)
+            evidence = Evidence(
+                images, targets, given, samples.masks, seeds, predict, explain, settings.batch_size, drawn
+            )
+            evidence = replace(evidence, randomised=lambda layers, method=method: unlearnt(layers)[method])
+            scores = metrics.score(evidence, settings.metrics, done)
+            extend(rows, shared, scores, "metric", "score")
+            say("  ".join([method, *(f"{name} {values.nanmean():.3f}" for name, values in scores.items())]))
+            if method == settings.audit.attribution:
+                found = audit(network, evidence, settings, attribute, training, done) if asked else []
+                write_audit(folder, shared, own_traits(evidence), found)
 
     artifacts.write_rows(folder / artifacts.ROWS, rows)
     artifacts.write_json(folder / artifacts.FACTS, facts(settings, attribute))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from epsilens.attacks.losses import margins
 from epsilens.attacks.threat import ThreatModel
+from epsilens.batches import Batches
+from epsilens.progress import Done, untold
 from epsilens.randomness import noise_seeds
 from epsilens.types import Images, Labels, Model, NoiseSeeds, Samples
 
@@ -41,6 +44,10 @@ class Ledger:
     broken_by: Tensor  # int64: SURVIVED, CLEAN (wrong without an attack), or the number of the attack, from 1
     done: Tensor  # int64: how many attacks of the sequence it has gone through
 
+    def finished(self, attacks: int) -> int:
+        """How many pairs of image and attack, of `attacks` an image, are no more to be computed."""
+        return int(torch.where(self.broken_by == SURVIVED, self.done, attacks).sum())
+
 
 def open_ledger(judge: Model, samples: Samples, batch_size: int) -> Ledger:
     """Before any attack."""
@@ -52,14 +59,17 @@ def open_ledger(judge: Model, samples: Samples, batch_size: int) -> Ledger:
 @torch.no_grad()
 def clean_margins(judge: Model, samples: Samples, batch_size: int) -> Tensor:
     """Margins on the images as they are, [N]."""
-    parts = torch.arange(len(samples)).split(batch_size)
-    return torch.cat([margins(judge(samples[part].pixels()), samples[part].labels) for part in parts])
+
+    def compute(part: slice) -> Tensor:
+        return margins(judge(samples[part].pixels()), samples[part].labels)
+
+    return torch.cat([found for _, found in Batches(batch_size).of(compute, len(samples))])
 
 
-def attack_margins(attack: Attacker, samples: Samples, setting: Setting) -> Tensor:
-    """Margins under one attack, [N]; each perturbation is verified against the threat model."""
-    parts = torch.arange(len(samples)).split(setting.batch_size)
-    return torch.cat([_judged(attack, samples[part], setting) for part in parts])
+def attack_margins(attack: Attacker, samples: Samples, setting: Setting, done: Done = untold) -> Tensor:
+    """Margins under one attack, [N]; each perturbation is verified against the threat model. done: told of images."""
+    parts = Batches(setting.batch_size).of(lambda part: _judged(attack, samples[part], setting), len(samples), done)
+    return torch.cat([found for _, found in parts])
 
 
 def run(
@@ -68,12 +78,18 @@ def run(
     """Go on from `ledger` to the end of the sequence; `save` sees it after every batch of every attack."""
     for number, attack in enumerate(attacks, 1):
         todo = ((ledger.broken_by == SURVIVED) & (ledger.done < number)).nonzero().flatten()
-        for part in todo.split(setting.batch_size) if len(todo) else ():
-            found = _judged(attack, samples[part], setting)
+        for rows, found in Batches(setting.batch_size).of(
+            partial(_judged_of, attack, samples, setting, todo), len(todo)
+        ):
+            part = todo[rows]
             ledger.margins[part] = torch.minimum(ledger.margins[part], found)
             ledger.broken_by[part[found <= 0]] = number
             ledger.done[part] = number
             save(ledger)
+
+
+def _judged_of(attack: Attacker, samples: Samples, setting: Setting, todo: Tensor, rows: slice) -> Tensor:
+    return _judged(attack, samples[todo[rows]], setting)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 from epsilens.attacks.losses import cross_entropy, margins
 from epsilens.attacks.pgd import pgd, worst_case
 from epsilens.attacks.threat import ThreatModel
+from epsilens.batches import Batches
 from epsilens.types import Images, Labels, Logits, Model, NoiseSeeds
 
 CARLINI, AUTOATTACK = "Carlini et al. 2019, arXiv:1902.06705", "Croce and Hein 2020, arXiv:2003.01690"
@@ -67,8 +68,11 @@ def probe(
 
     predict: the network itself, for what is folded or compiled may hide what is looked for.
     """
-    parts = zip(images.split(batch_size), labels.split(batch_size), seeds.split(batch_size), strict=True)
-    each = [_look(predict, x, y, threat, noise, steps, step_factor) for x, y, noise in parts]
+
+    def look(part: slice) -> dict[str, Tensor]:
+        return _look(predict, images[part], labels[part], threat, seeds[part], steps, step_factor)
+
+    each = [found for _, found in Batches(batch_size).of(look, len(images))]
     found = {name: torch.cat([part[name] for part in each]).double() for name in each[0]}
     mean = {name: float(values.mean()) for name, values in found.items()}
     fall = {steps: mean["margin"] - mean.pop(f"margin after {steps}") for steps in ("one step", "all steps")}

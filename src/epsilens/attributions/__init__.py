@@ -16,7 +16,9 @@ from epsilens.attributions import cam, controls, gradients, rectifiers
 from epsilens.attributions.axioms import completeness_error
 from epsilens.attributions.config import AttributeConfig
 from epsilens.attributions.modes import borrowed
+from epsilens.batches import Batches
 from epsilens.errors import ConfigError, DataError, NumericError
+from epsilens.progress import Done, untold
 from epsilens.registry import choose, options
 from epsilens.types import Attributions, Explainer, Images, Labels, NoiseSeeds, Scores
 
@@ -121,16 +123,23 @@ def check(config: AttributeConfig) -> None:
 
 
 def explainer(
-    network: nn.Module, name: str, given: Mapping[str, Any], batch_size: int, references: References | None = None
+    network: nn.Module,
+    name: str,
+    given: Mapping[str, Any],
+    batch_size: int,
+    references: References | None = None,
+    done: Done = untold,
 ) -> Explainer:
     """`name` with its options as a function of (images, targets, seeds), in batches.
 
     network: explained in eval mode with frozen parameters, and left as it is found. No image gives no map. references: asked
-    for training images by the methods that need them, and by no other. Raises ConfigError for an unknown name or wrong
-    options and, when called, for a network on which the method would be silently wrong; NumericError if a map is not finite.
+    for training images by the methods that need them, and by no other. done: told of maps. Raises ConfigError for an unknown
+    name or wrong options and, when called, for a network on which the method would be silently wrong; NumericError if a map
+    is not finite.
     """
     bound = bind(name, given, f"attribute.methods.{name}")
     function = bound.ready(references)
+    batches = Batches(batch_size)
     explained = bound.entry.prepare(network, **bound.options) if bound.entry.prepare else network
 
     def explain(images: Images, targets: Labels, seeds: NoiseSeeds) -> Attributions:
@@ -138,10 +147,12 @@ def explainer(
         with borrowed(explained):
             if bound.relu_modules and len(images):
                 rectifiers.require_relu_modules(explained, images, bound.key)
-            for i in range(0, len(images), batch_size):
-                batch = images[i : i + batch_size].detach().clone().requires_grad_()
-                part = function(explained, batch, targets[i : i + batch_size], seeds[i : i + batch_size])
-                parts.append(part.detach().to(images.dtype))
+
+            def compute(part: slice) -> Attributions:
+                batch = images[part].detach().clone().requires_grad_()
+                return function(explained, batch, targets[part], seeds[part]).detach().to(images.dtype)
+
+            parts += [part for _, part in batches.of(compute, len(images), done)]
         maps = torch.cat(parts)
         if not maps.isfinite().all():
             raise NumericError(f"{name}: an attribution is NaN or infinite")
@@ -151,11 +162,11 @@ def explainer(
 
 
 def explainers(
-    network: nn.Module, config: AttributeConfig, references: References | None = None
+    network: nn.Module, config: AttributeConfig, references: References | None = None, done: Done = untold
 ) -> dict[str, Explainer]:
-    """Every configured method, by its name in params.yaml."""
+    """Every configured method, by its name in params.yaml. done: told of maps."""
     size = config.batch_size
-    return {name: explainer(network, name, given, size, references) for name, given in config.methods.items()}
+    return {name: explainer(network, name, given, size, references, done) for name, given in config.methods.items()}
 
 
 def completeness(

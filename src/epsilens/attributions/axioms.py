@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from epsilens.attributions.modes import borrowed
+from epsilens.batches import Batches
 from epsilens.types import Attributions, Images, Labels, Scores
 
 TOLERATED = 0.05  # relative error above which more steps are asked for
@@ -26,13 +27,15 @@ def completeness_error(
     Where the logit does not move: infinite if the map does not sum to 0, else NaN. A logit that hardly moves makes it
     large, whatever the map is worth.
     """
-    errors = [maps.new_empty(0, dtype=torch.float64)]
+
+    def compute(part: slice) -> Scores:
+        gains = network(images[part]).double() - network(baseline(images[part])).double()
+        gain = gains.gather(1, targets[part, None])[:, 0]
+        return (maps[part].double().sum(dim=(1, 2, 3)) - gain).abs() / gain.abs()
+
     with borrowed(network), torch.no_grad():
-        for x, target, part in zip(*(whole.split(batch_size) for whole in (images, targets, maps)), strict=True):
-            gains = network(x).double() - network(baseline(x)).double()
-            gain = gains.gather(1, target[:, None])[:, 0]
-            errors.append((part.double().sum(dim=(1, 2, 3)) - gain).abs() / gain.abs())
-    return torch.cat(errors)
+        errors = [found for _, found in Batches(batch_size).of(compute, len(images))]
+    return torch.cat([maps.new_empty(0, dtype=torch.float64), *errors])
 
 
 def verdict(name: str, errors: Scores) -> str:

@@ -20,6 +20,7 @@ from epsilens.metrics.config import AuditConfig, ScoreConfig
 from epsilens.metrics.confounds import Audited, Tempered, audited, changes
 from epsilens.metrics.evidence import Evidence
 from epsilens.metrics.facts import Facts, Metric
+from epsilens.progress import Done, untold
 from epsilens.registry import choose, labelled, options
 from epsilens.types import Scores
 
@@ -218,18 +219,23 @@ def check_classes(config: ScoreConfig, classes: int) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def score(evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Scores]:
-    """Every metric of the mapping (name, perhaps with an @label, to options) on the evidence."""
+def score(evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]], done: Done = untold) -> dict[str, Scores]:
+    """Every metric of the mapping (name, perhaps with an @label, to options) on the evidence. done: told of maps."""
     bound = {name: _bound(name, given) for name, given in metrics.items()}
-    parts = [{name: compute(part) for name, compute in bound.items()} for part in evidence.parts()]
+    parts = evidence.by_part(lambda part: {name: compute(part) for name, compute in bound.items()}, done)
     return {name: torch.cat([part[name] for part in parts]) for name in bound}
 
 
 def audit(
-    evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]], config: AuditConfig, tempered: Tempered
+    evidence: Evidence,
+    metrics: Mapping[str, Mapping[str, Any]],
+    config: AuditConfig,
+    tempered: Tempered,
+    done: Done = untold,
 ) -> list[Audited]:
     """The metrics on the maps that the section asks for, one entry a change; the evidence is of the network itself."""
-    return audited(evidence, {name: _bound(name, given) for name, given in metrics.items()}, changes(config, tempered))
+    bound = {name: _bound(name, given) for name, given in metrics.items()}
+    return audited(evidence, bound, changes(config, tempered), done)
 
 
 def facts(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

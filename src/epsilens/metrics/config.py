@@ -24,6 +24,11 @@ class AuditConfig(Section):
     blur: Amounts
     temperature: Amounts
 
+    @property
+    def count(self) -> int:
+        """How many changes there are."""
+        return len(self.scale) + len(self.blur) + len(self.temperature)
+
     @field_validator("scale", "blur", "temperature")
     @classmethod
     def _distinct(cls, values: Amounts) -> Amounts:

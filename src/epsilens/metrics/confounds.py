@@ -18,6 +18,7 @@ from torch import Tensor
 from epsilens.metrics.config import AuditConfig
 from epsilens.metrics.evidence import Evidence, Layers
 from epsilens.metrics.traits import traits
+from epsilens.progress import Done, untold
 from epsilens.types import Attributions, Explainer, Scores
 
 Tempered = Callable[[float], Explainer]  # the method on the network whose logits are divided by a temperature
@@ -53,24 +54,33 @@ def changes(config: AuditConfig, tempered: Tempered) -> Iterator[Change]:
 
 
 def audited(
-    evidence: Evidence, metrics: Mapping[str, Callable[[Evidence], Scores]], asked: Iterator[Change]
+    evidence: Evidence,
+    metrics: Mapping[str, Callable[[Evidence], Scores]],
+    asked: Iterator[Change],
+    done: Done = untold,
 ) -> list[Audited]:
     """Every metric and trait under every change. What changes have in common (the network's own maps and answers at the
-    same images) is computed once for a part of the evidence."""
+    same images) is computed once for a part of the evidence. done: told of maps, one a change."""
     wanted = list(asked)
-    found: list[list[Audited]] = [[] for _ in wanted]
-    for part in evidence.parts():
+
+    def compute(part: Evidence) -> list[Audited]:
         shared = replace(part, explain=once(part.explain), predict=once(part.predict))
-        for change, parts in zip(wanted, found, strict=True):
-            changed = change.made(shared)
-            scores = {name: compute(changed) for name, compute in metrics.items()}
-            parts.append(Audited(change.kind, change.amount, scores, traits(changed.attributions, changed.logits())))
-    return [_joined(parts) for parts in found]
+        return [_audited(change, change.made(shared), metrics) for change in wanted]
+
+    return [
+        _joined(list(parts))
+        for parts in zip(*evidence.by_part(compute, lambda rows: done(rows * len(wanted))), strict=True)
+    ]
+
+
+def _audited(change: Change, made: Evidence, metrics: Mapping[str, Callable[[Evidence], Scores]]) -> Audited:
+    scores = {name: compute(made) for name, compute in metrics.items()}
+    return Audited(change.kind, change.amount, scores, traits(made.attributions, made.logits()))
 
 
 def own_traits(evidence: Evidence) -> dict[str, Scores]:
     """The traits of all images as they are."""
-    return _together([traits(part.attributions, part.logits()) for part in evidence.parts()])
+    return _together(evidence.by_part(lambda part: traits(part.attributions, part.logits())))
 
 
 def blurred(maps: Attributions, sigma: float) -> Attributions:

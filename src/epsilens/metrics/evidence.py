@@ -6,24 +6,25 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from epsilens.batches import Batches
 from epsilens.errors import DataError
 from epsilens.metrics import mosaics
 from epsilens.metrics.imputation import impute
 from epsilens.metrics.stability import distances
 from epsilens.metrics.weights import pixel_weights
 from epsilens.metrics.worst import climb
+from epsilens.progress import Done, untold
 from epsilens.randomness import derive, per_image
 from epsilens.types import Attributions, Explainer, Images, Labels, Logits, Masks, Model, NoiseSeeds, Scores
 
 Layers = int | Literal["all"]  # of random weights, from the output
-IMPUTATION_NOISE = (
-    0.01  # standard deviation on imputed pixels, as in the reference, so that they cannot be told by smoothness
-)
+IMPUTATION_NOISE = 0.01  # standard deviation, as in the reference: imputed pixels cannot be told by their smoothness
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Mosaic:
 class Evidence:
     """One method's maps of one network, and all that its metrics need.
 
-    Every score is one image's own, so that `parts` may be scored one after the other, and memory is that of one batch.
+    Every score is one image's own, so that parts may be scored one after the other, and memory is that of one batch.
     seeds: of the noise that metrics draw. map_seeds: those with which `attributions` were made; `seeds` if None.
     randomised: the method on the same network with that many layers of random weights, where there is one.
     """
@@ -88,21 +89,17 @@ class Evidence:
     _of: tuple[Evidence, slice] | None = field(default=None, repr=False)  # what this is a part of, and which
     _done: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
-    def parts(self) -> Iterator[Evidence]:
-        """The same evidence, `batch_size` images at a time."""
-        for start in range(0, len(self.images), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            yield replace(
-                self,
-                images=self.images[part],
-                targets=self.targets[part],
-                attributions=self.attributions[part],
-                masks=self.masks[part],
-                seeds=self.seeds[part],
-                map_seeds=None if self.map_seeds is None else self.map_seeds[part],
-                _of=(self, part),
-                _done={},
-            )
+    def by_part(self, compute: Callable[[Evidence], T], done: Done = untold) -> list[T]:
+        """`compute` of the same evidence, `batch_size` images at a time. done: told of maps."""
+        parts = Batches(self.batch_size).of(lambda part: compute(self._part(part)), len(self.images), done)
+        return [found for _, found in parts]
+
+    def _part(self, part: slice) -> Evidence:
+        given = {
+            name: getattr(self, name) for name in ("images", "targets", "attributions", "masks", "seeds", "map_seeds")
+        }
+        own = {name: None if whole is None else whole[part] for name, whole in given.items()}
+        return replace(self, **own, _of=(self, part), _done={})
 
     def logits(self) -> Logits:
         """Of the clean images."""

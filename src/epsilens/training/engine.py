@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from epsilens.attacks import ThreatModel, margins, pgd
 from epsilens.errors import NumericError
+from epsilens.progress import progress
 from epsilens.randomness import derive
 from epsilens.training.augment import augment
 from epsilens.training.choices import recipe, schedule
@@ -104,16 +104,17 @@ class Trainer:
         count = len(train) // size
         if self.step == 0:
             self.losses = torch.zeros(count, device=self.world.device)
-        batches = self._batches(train, size)
-        shown = tqdm(batches, f"epoch {self.number + 1}", count, initial=self.step, leave=False, disable=self._quiet)
         self.network.train()
-        for batch in shown:
-            taken = self.number * count + self.step
-            self.losses[self.step] = self.descend(batch, self._rate(taken, count), taken)
-            self.step += 1
-            if self.world.device == "cpu" or self.step % CHECKED_EVERY == 0 or self.step == count:
-                self.check_losses()
-            after_step()
+        what = f"epoch {self.number + 1}/{self.config.epochs}"
+        with progress(what, count, "steps", begun=self.step, shown=self.world.first) as done:
+            for batch in self._batches(train, size):
+                taken = self.number * count + self.step
+                self.losses[self.step] = self.descend(batch, self._rate(taken, count), taken)
+                self.step += 1
+                if self.world.device == "cpu" or self.step % CHECKED_EVERY == 0 or self.step == count:
+                    self.check_losses()
+                after_step()
+                done(1)
         rate = self._rate(self.number * count + count - 1, count)
         accuracy, robust = self.validate(validation)
         self.number, self.step = self.number + 1, 0
@@ -122,10 +123,6 @@ class Trainer:
     def _rate(self, taken: int, count: int) -> float:
         """The learning rate after `taken` steps, of `count` an epoch."""
         return self.config.learning_rate * self._factor(taken / (self.config.epochs * count))
-
-    @property
-    def _quiet(self) -> bool | None:
-        return None if self.world.first else True  # None: tqdm is silent where there is no terminal
 
     def check_weights(self) -> None:
         """Raises NumericError if a weight or an average is not finite: an update may overflow after a finite loss."""
