@@ -67,10 +67,8 @@ def audited(
         shared = replace(part, explain=once(part.explain), predict=once(part.predict))
         return [_audited(change, change.made(shared), metrics) for change in wanted]
 
-    return [
-        _joined(list(parts))
-        for parts in zip(*evidence.by_part(compute, lambda rows: done(rows * len(wanted))), strict=True)
-    ]
+    parts = evidence.by_part(compute, lambda rows: done(rows * len(wanted)))
+    return [_joined(list(of_change)) for of_change in zip(*parts, strict=True)]
 
 
 def _audited(change: Change, made: Evidence, metrics: Mapping[str, Callable[[Evidence], Scores]]) -> Audited:
