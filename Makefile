@@ -7,14 +7,14 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 STAMP := .venv/.complete-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 PORT ?= 5000
-WORKERS ?= 2
+WORKERS ?= 2  # at a time: networks of `make parallel`, files of `make test`
 # For `make wheels`: the other machine's Python and platform, and what it lacks.
 BOX_PYTHON ?= 3.12
 BOX_PLATFORMS ?= manylinux2014_x86_64 manylinux_2_28_x86_64
 BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-inspection typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro validate study show report compare record test slow check bench ui wheels clean
+.PHONY: help setup repro parallel validate study show report compare record test slow check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,10 +35,17 @@ $(STAMP): requirements.txt requirements-dev.txt
 
 setup: $(STAMP)  ## create .venv and install what is pinned in requirements*.txt
 
+parallel: validate  ## as repro, but WORKERS=2 networks at a time, each with its share of the cores
+	@dvc repro prepare
+	@stages=$$(python -m stages.forecast --names) && [ -z "$$stages" ] || \
+		{ python scripts/sweep.py --workers $(WORKERS) --only $$stages && dvc commit --quiet --force $$stages; }
+	@$(MAKE) --no-print-directory repro
+
 validate: setup  ## check params.yaml as a whole
 	@python -m stages.validate
 
 repro: validate  ## run the study that params.yaml describes, as far as it is out of date
+	@python -m stages.forecast || true
 	@dvc repro
 	@python -m stages.track
 	@echo

@@ -168,11 +168,14 @@ def run_all(sweep: Sweep, tasks: Sequence[Task], workers: int) -> None:
 
 
 def selected(plan: Sequence[Task], until: str | None, only: Sequence[str]) -> list[Task]:
-    """The part of the plan that was asked for; a part of the grid has no report."""
+    """The part of the plan that was asked for: a part of the grid has no report, a single stage nothing before it."""
     stages = list(dict.fromkeys(task.stage.name for task in plan))
     networks = list(dict.fromkeys(task.cell_name for task in plan if task.cell))
+    targets = {task.target for task in plan if task.cell}
     unknown = [
-        f"--only: found {name!r}, expected some of {', '.join(networks)}" for name in only if name not in networks
+        f"--only: found {name!r}, expected some of {', '.join(networks)}, or stages of them such as train@{networks[0]}"
+        for name in only
+        if name not in targets.union(networks)
     ]
     if until is not None and until not in stages:
         unknown.append(f"--until: found {until!r}, expected one of {', '.join(stages)}")
@@ -180,10 +183,10 @@ def selected(plan: Sequence[Task], until: str | None, only: Sequence[str]) -> li
         raise ConfigError("\n".join(unknown))
     wanted = stages[: stages.index(until) + 1] if until else stages
     last = max(index for index, task in enumerate(plan) if task.cell)
-    part = plan[: last + 1] if only else plan
-    names = only or networks
-    chosen = [task for task in part if task.cell is None or task.cell_name in names]
-    return [task for task in chosen if task.stage.name in wanted]
+    chosen = [task for task in (plan[: last + 1] if only else plan) if task.stage.name in wanted]
+    names = set(only or networks)
+    before = bool(names.intersection(networks))  # whether what runs once before the networks is asked for, too
+    return [task for task in chosen if (before if task.cell is None else names & {task.cell_name, task.target})]
 
 
 def compute(given: argparse.Namespace) -> int:
@@ -236,7 +239,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1, help="networks at a time (several may share one GPU)")
     parser.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    parser.add_argument("--only", nargs="+", default=[], metavar="EPSILON-SEED", help="these networks only; no report")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="EPSILON-SEED",
+        help="no others; or stages: train@0-0",
+    )
     parser.add_argument("--pack", type=Path, metavar="FILE.tar.gz", help="write the results to this file afterwards")
     parser.add_argument("--without-models", action="store_true", help="pack results to look at, not to commit")
     parser.add_argument("--unpack", type=Path, metavar="FILE.tar.gz", help="put packed results in place; runs nothing")

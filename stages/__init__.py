@@ -5,6 +5,9 @@ queued or temporary experiment would run the workspace's code instead of its own
 """
 
 import sys
+import time
 from pathlib import Path
+
+STARTED = time.monotonic()  # before anything large is imported
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))

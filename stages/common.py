@@ -8,8 +8,9 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from typing import Any
 from epsilens import artifacts, config
 from epsilens.errors import ConfigError, EpsilensError
 from epsilens.processes import end_with_dvc, keep_freed_memory, sole_writer
+from stages import STARTED
+
+DURATIONS = Path(".checkpoints/durations.jsonl")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -25,12 +29,34 @@ def run(main: Callable[[], None]) -> None:
     end_with_dvc()
     try:
         main()
+        _took(time.monotonic() - STARTED)
     except EpsilensError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
         print("stopped; `dvc repro` continues from here", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def durations() -> list[dict[str, Any]]:
+    """How long stages took here: their study, stage and seconds, the oldest first. What cannot be read is left out."""
+    found = []
+    with suppress(OSError):
+        for line in (project_root() / DURATIONS).read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+    return found
+
+
+def _took(seconds: float) -> None:
+    """Take down what forecasts are made from: in no output, and no error where it cannot be written."""
+    if "DVC_STAGE" in os.environ:
+        line = {"study": params()["study"]["name"], "stage": os.environ["DVC_STAGE"], "seconds": round(seconds, 1)}
+        path = project_root() / DURATIONS
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 def params() -> Mapping[str, Any]:

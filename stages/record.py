@@ -10,7 +10,8 @@ import torch
 from epsilens import artifacts, config
 from epsilens.data.manifest import read_manifest
 from epsilens.reporting.config import StudyConfig
-from stages.common import params, run
+from stages.common import durations, params, run
+from stages.forecast import medians
 
 AS_THEY_ARE = (artifacts.SUMMARY, artifacts.CLAIMS)
 PACKAGES = ("torch", "torchvision", "robustness", "captum", "numpy")
@@ -21,6 +22,7 @@ def provenance(study: str) -> dict[str, Any]:
     manifest = read_manifest(artifacts.PREPARED)
     return {
         "command": f"make study NAME={study} && dvc repro",
+        "seconds": medians(line for line in durations() if line["study"] == study),
         "machine": {
             "architecture": platform.machine(),
             "threads": torch.get_num_threads(),

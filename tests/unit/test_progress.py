@@ -1,0 +1,87 @@
+"""What is shown of a long loop: a bar in a terminal, lines elsewhere, and nothing on stdout but what is said."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from epsilens import progress
+
+LOOP = """
+import sys, time
+sys.path.insert(0, {src!r})
+from epsilens import progress
+progress.PATIENCE, progress.EVERY = 0.0, {every}
+with progress.progress("score epsilon 8, seed 0", 40, "maps", begun=8, shown={shown}) as done:
+    for number in range(16):
+        time.sleep(0.02)
+        done(2)
+        if number == 8:
+            progress.say("gradient  gini 0.5")
+"""
+
+
+def loop(root: Path, *, every: float = 0.05, shown: bool = True) -> list[str]:
+    return [sys.executable, "-c", LOOP.format(src=str(root / "src"), every=every, shown=shown)]
+
+
+def terminal(command: list[str]) -> str:
+    """What a command writes to a terminal of 24 rows and 100 columns."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    with subprocess.Popen(command, stdout=child, stderr=child) as process:
+        os.close(child)
+        written = b"".join(read(parent))
+    os.close(parent)
+    assert process.returncode == 0, written
+    return written.decode()
+
+
+def read(terminal: int) -> Iterator[bytes]:
+    with suppress(OSError):  # the other end is closed
+        while found := os.read(terminal, 4096):
+            yield found
+
+
+def test_a_terminal_has_a_bar_with_count_rate_and_time_left(root: Path) -> None:
+    written = terminal(loop(root))
+    assert re.search(r"\rscore epsilon 8, seed 0: +\d+%\|.*\| \d+/40 \[\d\d:\d\d<\d\d:\d\d, .* maps/s\]", written)
+    assert "8/40" in written  # what had been done before
+    assert "gradient  gini 0.5\r\n" in written
+    assert written.rstrip("\r ").endswith("\r") or "\r" in written[-130:]  # the bar is wiped at the end
+
+
+def test_elsewhere_there_are_whole_lines_with_count_and_time_left(root: Path) -> None:
+    done = subprocess.run(loop(root), capture_output=True, text=True, check=True)
+    assert done.stdout == "gradient  gini 0.5\n"
+    assert "\r" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert 2 <= len(lines) <= 16
+    for line in lines:
+        assert re.fullmatch(r"score epsilon 8, seed 0: \d+ of 40 maps, (\d\d:\d\d|\?) left", line), line
+    counts = [int(line.split()[5]) for line in lines]
+    assert counts == sorted(counts)
+    assert counts[-1] > 8
+
+
+def test_what_is_short_or_not_to_be_shown_says_nothing(root: Path) -> None:
+    for command in (loop(root, every=60.0), loop(root, shown=False)):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+
+
+def test_an_error_in_the_loop_passes_through(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), progress.progress("what", 3, "things") as done:
+        done(1 // 0)
+    assert capsys.readouterr().out == ""
