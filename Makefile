@@ -62,7 +62,7 @@ study: setup  ## make a study active: make study NAME=cifar10 (it becomes params
 	@python -m stages.validate
 
 show: setup  ## the experiments, as many columns as fit a terminal
-	@dvc exp show --only-changed --no-pager --drop '.*/|State|Executor'
+	@dvc exp show --only-changed --no-pager --drop '.*/|models|State|Executor|Created'
 
 report: setup  ## figures as PDF and tables for LaTeX in reports/paper, from the rows of the present results
 	@python -m stages.paper
