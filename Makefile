@@ -14,7 +14,7 @@ BOX_PLATFORMS ?= manylinux2014_x86_64 manylinux_2_28_x86_64
 BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-inspection typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro parallel validate study show report compare record test slow check bench ui wheels clean
+.PHONY: help setup repro parallel validate verify study show report compare record test slow check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ parallel: validate  ## as repro, but WORKERS=2 networks at a time, each with its
 	@stages=$$(python -m stages.forecast --names) && [ -z "$$stages" ] || \
 		{ python scripts/sweep.py --workers $(WORKERS) --only $$stages && dvc commit --quiet --force $$stages; }
 	@$(MAKE) --no-print-directory repro
+
+verify: setup  ## hold outputs and DVC's cache against their checksums; what is damaged is removed, to be made anew
+	@python -m stages.verify
 
 validate: setup  ## check params.yaml as a whole
 	@python -m stages.validate

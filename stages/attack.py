@@ -135,7 +135,7 @@ def main() -> None:
     raw = params()
     settings = config.section(raw, "attack", AttackConfig)
     norm = config.section(raw, "threat", ThreatConfig).norm
-    manifest, folder = read_manifest(artifacts.PREPARED), artifacts.cell(artifacts.MODELS, text, seed)
+    manifest, folder = read_manifest(artifacts.PREPARED), artifacts.sealed(artifacts.cell(artifacts.MODELS, text, seed))
     attacks.check_classes([each.name for each in settings.ensemble.attacks], len(manifest["class_names"]))
     network = load(folder, device())
     tested = {name: manifest["splits"][name] for name in manifest["splits"] if name not in NOT_TESTED}
@@ -154,6 +154,7 @@ def main() -> None:
         folder = artifacts.cell(artifacts.ATTACKS, text, seed)
         artifacts.write_rows(folder / artifacts.ROWS, evaluation.rows.columns)
         artifacts.write_json(folder / artifacts.GATE, verdict)
+        artifacts.seal(folder)
         shutil.rmtree(scratch)
 
 

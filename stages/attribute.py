@@ -18,7 +18,7 @@ from stages.common import cell, device, params, run
 def main() -> None:
     text, _, seed = cell(__doc__)
     settings = config.section(params(), "attribute", AttributeConfig)
-    network = load(artifacts.cell(artifacts.MODELS, text, seed), device())
+    network = load(artifacts.sealed(artifacts.cell(artifacts.MODELS, text, seed)), device())
     samples = read_split(artifacts.PREPARED, "evaluation").to(device())
     images, seeds = samples.pixels(), noise_seeds(settings.seed, samples.ids)
     with torch.no_grad():
@@ -35,6 +35,7 @@ def main() -> None:
     index = {"image": samples.ids, "label": samples.labels, "target": targets}
     index |= {f"completeness_error.{name}": found for name, found in errors.items()}
     artifacts.write_rows(folder / artifacts.INDEX, {name: column.tolist() for name, column in index.items()})
+    artifacts.seal(folder)
 
     names = read_manifest(artifacts.PREPARED)["class_names"]
     shown_count = min(settings.gallery, len(samples))
@@ -53,6 +54,7 @@ def main() -> None:
         for row in rows
     ]
     artifacts.write_json(shown / artifacts.GALLERY_INDEX, {"methods": list(maps), "images": captions})
+    artifacts.seal(shown)
     for name, found in errors.items():
         print(verdict(name, found))
     print(

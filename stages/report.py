@@ -24,7 +24,9 @@ PACKAGES = ("torch", "torchvision", "robustness", "captum", "numpy", "pandas", "
 
 def combined(root: Path, study: str, sweep: SweepConfig) -> pd.DataFrame:
     """The rows of every cell of the grid, with the study's name in front."""
-    tables = [artifacts.read_rows(artifacts.cell(root, *cell) / artifacts.ROWS) for cell in sweep.grid()]
+    tables = [
+        artifacts.read_rows(artifacts.sealed(artifacts.cell(root, *cell)) / artifacts.ROWS) for cell in sweep.grid()
+    ]
     frame = pa.concat_tables(tables).to_pandas()
     frame.insert(0, "study", study)
     return frame
@@ -39,7 +41,7 @@ def where_there(name: str, sweep: SweepConfig) -> pd.DataFrame:
 
 def gallery(epsilon: str, seed: int) -> tuple[Any, dict[str, bytes]]:
     """Captions and pictures of one network."""
-    folder = artifacts.cell(artifacts.GALLERY, epsilon, seed)
+    folder = artifacts.sealed(artifacts.cell(artifacts.GALLERY, epsilon, seed))
     pictures = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
     return artifacts.read_json(folder / artifacts.GALLERY_INDEX), pictures
 
@@ -86,7 +88,7 @@ def inputs(raw: Mapping[str, Any]) -> Inputs:
         gates=gates(sweep),
         histories={
             (float(epsilon), seed): artifacts.read_json(
-                artifacts.cell(artifacts.MODELS, epsilon, seed) / artifacts.HISTORY
+                artifacts.sealed(artifacts.cell(artifacts.MODELS, epsilon, seed), artifacts.HISTORY) / artifacts.HISTORY
             )
             for epsilon, seed in sweep.grid()
         },

@@ -103,9 +103,9 @@ def main() -> None:
     settings = config.section(raw, "score", ScoreConfig)
     attribute = config.section(raw, "attribute", AttributeConfig)
     metrics.check_classes(settings, len(read_manifest(artifacts.PREPARED)["class_names"]))
-    network = load(artifacts.cell(artifacts.MODELS, text, seed), device())
+    network = load(artifacts.sealed(artifacts.cell(artifacts.MODELS, text, seed)), device())
     samples = read_split(artifacts.PREPARED, "evaluation").to(device())
-    folder = artifacts.cell(artifacts.ATTRIBUTIONS, text, seed)
+    folder = artifacts.sealed(artifacts.cell(artifacts.ATTRIBUTIONS, text, seed))
     maps = artifacts.read_tensors(folder / artifacts.MAPS)
     targets = torch.tensor(artifacts.read_rows(folder / artifacts.INDEX)["target"].to_pylist()).to(device())
     images, seeds, drawn = samples.pixels(), *(noise_seeds(s.seed, samples.ids) for s in (settings, attribute))
@@ -133,6 +133,7 @@ def main() -> None:
 
     artifacts.write_rows(folder / artifacts.ROWS, rows)
     artifacts.write_json(folder / artifacts.FACTS, facts(settings, attribute))
+    artifacts.seal(folder)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,7 @@ def write(cell: tuple[str, int], state: Mapping[str, Tensor], identity: Mapping[
     folder = artifacts.cell(artifacts.MODELS, *cell)
     networks.save(folder, state, identity)
     artifacts.write_json(folder / artifacts.HISTORY, history)
+    artifacts.seal(folder)
 
 
 def train(settings: TrainConfig, identity: Mapping[str, Any], cell: tuple[str, int], study: str) -> None:

@@ -58,6 +58,8 @@ HISTORY = "history.json"
 MAPS = "maps.safetensors"
 INDEX = "index.parquet"
 GALLERY_INDEX = "gallery.json"
+SEAL = "checksums.json"  # of the other files of the folder
+HEAL = "`make verify` removes what is damaged, also in DVC's cache; then `dvc repro`"
 
 
 def cell(root: Path, epsilon: str, seed: int) -> Path:
@@ -69,6 +71,28 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write the SHA-256 of every file of a folder into it: a stage's last act there. `sealed` is what readers call."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SEAL)
+    write_json(folder / SEAL, {path.name: sha256(path) for path in files})
+
+
+def sealed(folder: Path, *names: str) -> Path:
+    """The folder, if these of its files (all, if none is named) are as they were when it was sealed.
+
+    DVC takes what lies in its cache for what was put there. Raises DataError that names every file that is missing or other.
+    """
+    recorded = read_json(folder / SEAL)
+    wrong = [str(folder / name) for name in names or recorded if not _as_recorded(folder / name, recorded.get(name))]
+    if wrong:
+        raise DataError(f"{', '.join(wrong)}: not as recorded in {SEAL}: missing, changed or damaged. {HEAL}")
+    return folder
+
+
+def _as_recorded(path: Path, checksum: str | None) -> bool:
+    return path.is_file() and sha256(path) == checksum
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -125,9 +149,7 @@ def read_tensors(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
-        raise DataError(
-            f"{path}: its SHA-256 is not the recorded one; it was changed or damaged. Delete it and `dvc repro`"
-        )
+        raise DataError(f"{path}: its SHA-256 is not the recorded one: changed or damaged. {HEAL}")
     try:
         return safetensors.torch.load(content)
     except Exception as error:  # safetensors raises types of its own for each kind of damage

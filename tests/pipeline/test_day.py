@@ -107,7 +107,8 @@ def test_the_page_is_true(day: Day) -> None:
         assert re.search(rf"\b{name}\b", table)
     assert "direction_sensitivity" in day.run("make show")
     assert "radius" in original.run("dvc", "exp", "diff", "HEAD", "nearer")
-    assert [name.split("-")[0] for name in runs(original)] == ["finer", "nearer", "one", "shapes"]
+    assert [name.split("-")[0] for name in runs(original)] == ["finer", "nearer", "shapes"]
+    # one-seed is, in the toy study, the state that was there first: it has its run
 
     day.until("Keep one")
     assert original.run("git", "status", "--short") == ""

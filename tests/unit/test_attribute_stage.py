@@ -53,7 +53,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mean, std, sizes = [0.5] * 3, [0.25] * 3, {"width": 3, "stem_stride": 1}
     card = {"architecture": "small_resnet", "options": sizes, "class_names": CLASSES, "mean": mean, "std": std}
     network = build("small_resnet", sizes, len(CLASSES), mean, std, seed=4)
-    save(artifacts.cell(artifacts.MODELS, *CELL), network.state_dict(), card)
+    folder = artifacts.cell(artifacts.MODELS, *CELL)
+    save(folder, network.state_dict(), card)
+    artifacts.seal(folder)
     return tmp_path
 
 

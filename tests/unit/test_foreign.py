@@ -314,7 +314,12 @@ def test_the_stage_writes_what_a_training_writes(root: Path, tmp_path: Path) -> 
     folder = artifacts.cell(tmp_path / artifacts.MODELS, "0.5", 0)
     card = artifacts.read_json(folder / networks.CARD)
     assert artifacts.read_json(folder / artifacts.HISTORY) == []
-    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "history.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "card.json",
+        "checksums.json",
+        "history.json",
+        "model.safetensors",
+    ]
     assert card["checkpoint"] == {"file": "b.ckpt", "layout": "robustness", "under": "model",
                                   "sha256": artifacts.sha256(tmp_path / "raw" / "b.ckpt")}  # fmt: skip
     assert (card["mean"], card["std"], card["threat"]) == (MEAN, STD, {"norm": "linf", "epsilon": 0.5})

@@ -49,6 +49,8 @@ def write_network(inputs, cell):
     artifacts.write_json(
         artifacts.cell(artifacts.GALLERY, *cell) / artifacts.GALLERY_INDEX, {"methods": [], "images": []}
     )
+    for root in (artifacts.ATTACKS, artifacts.SCORES, artifacts.MODELS, artifacts.GALLERY):
+        artifacts.seal(artifacts.cell(root, *cell))
 
 
 def test_a_masked_network_is_marked_and_its_rows_are_kept(results):
@@ -65,13 +67,19 @@ def test_a_masked_network_is_marked_and_its_rows_are_kept(results):
     assert "left out of all headline numbers" in Path("reports/index.html").read_text(encoding="utf-8").lower()
 
 
+def remove(path):
+    """A file that its stage has not written."""
+    path.unlink()
+    artifacts.seal(path.parent)
+
+
 def test_without_gates_there_is_no_check_and_with_some_missing_an_error(results):
     paths = sorted(artifacts.ATTACKS.rglob(artifacts.GATE))
-    paths[0].unlink()
+    remove(paths[0])
     with pytest.raises(DataError, match=r"gate: no verdict for epsilon 0, seed 0"):
         report.main()
     for path in paths[1:]:
-        path.unlink()
+        remove(path)
     report.main()
     assert artifacts.read_json(artifacts.GATES) == []
     assert {row["gate"] for row in artifacts.read_json(artifacts.NETWORKS)} == {"not run"}

@@ -342,11 +342,14 @@ def test_a_changed_split_is_noticed(tmp_path: Path) -> None:
 
 
 def test_unknown_splits_and_bad_manifests_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"manifest\.json: cannot be read"):
+    with pytest.raises(DataError, match=r"checksums\.json: cannot be read"):
         manifest.read_split(tmp_path, "test")
     prepared(tmp_path)
     with pytest.raises(DataError, match="no split 'tset', known are evaluation, test"):
         manifest.read_split(tmp_path, "tset")
     (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(DataError, match=r"manifest\.json: not as recorded in checksums\.json"):
+        manifest.read_manifest(tmp_path)
+    artifacts.seal(tmp_path)
     with pytest.raises(DataError, match="is no manifest"):
         manifest.read_manifest(tmp_path)

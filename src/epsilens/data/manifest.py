@@ -103,11 +103,12 @@ def write(folder: Path, manifest: Mapping[str, Any], splits: Mapping[str, Sample
         if path.stem not in splits:
             path.unlink()
     artifacts.write_json(folder / "manifest.json", {**manifest, "splits": facts})
+    artifacts.seal(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Raises DataError if it is missing or is no manifest."""
-    path = folder / "manifest.json"
+    """Raises DataError if it is missing, not as it was written, or no manifest."""
+    path = artifacts.sealed(folder, "manifest.json") / "manifest.json"
     found = artifacts.read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("splits"), dict):
         raise DataError(f"{path}: is no manifest of prepared data")
