@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -16,10 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from epsilens import artifacts, config
-from epsilens.errors import ConfigError, EpsilensError
+from epsilens.errors import ConfigError, DataError, EpsilensError
 from epsilens.processes import end_with_dvc, keep_freed_memory, sole_writer
 from stages import STARTED
 
+# Why the system refuses to write, and what helps.
+REFUSED = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room in the quota",
+    errno.EROFS: "make the folder writable",
+    errno.EACCES: "make it readable and writable",
+    errno.EPERM: "make it readable and writable",
+}
 DURATIONS = Path(".checkpoints/durations.jsonl")
 
 
@@ -33,6 +42,12 @@ def run(main: Callable[[], None]) -> None:
     except EpsilensError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        place = error.filename or "a file"
+        print(f"error: {place}: {error.strerror}; {REFUSED[error.errno]}, then `dvc repro` goes on", file=sys.stderr)
+        sys.exit(DataError.status)
     except KeyboardInterrupt:
         print("stopped; `dvc repro` continues from here", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -79,12 +94,24 @@ def cell(description: str | None) -> tuple[str, float, int]:
 def device() -> str:
     """EPSILENS_DEVICE, or cuda where there is one, else cpu: where a stage computes is no parameter of the study.
 
-    Convolutions in float32 are then what they say, and not TensorFloat-32.
+    Convolutions in float32 are then what they say, and not TensorFloat-32. EPSILENS_DETERMINISTIC=1: a GPU then uses only
+    what gives the same bits each time, and an operation that has no such form is an error (docs/reliability.md).
     """
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
+    if deterministic():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before cuBLAS is first used
+        torch.use_deterministic_algorithms(True)
     return os.environ.get("EPSILENS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def deterministic() -> bool:
+    """EPSILENS_DETERMINISTIC: 1 or 0, which is the default."""
+    given = os.environ.get("EPSILENS_DETERMINISTIC") or "0"
+    if given not in ("0", "1"):
+        raise ConfigError(f"EPSILENS_DETERMINISTIC: found {given!r}, allowed are 0 and 1")
+    return given == "1"
 
 
 def run_key(code: Sequence[str], *facts: object) -> str:

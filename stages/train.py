@@ -38,7 +38,7 @@ from epsilens.training import (
     precision,
 )
 from epsilens.types import Model
-from stages.common import alone, cell, data_root, device, params, project_root, run, run_key
+from stages.common import alone, cell, data_root, deterministic, device, params, project_root, run, run_key
 
 CODE = (
     "stages/train.py",
@@ -151,7 +151,8 @@ def train(settings: TrainConfig, identity: Mapping[str, Any], cell: tuple[str, i
     # The locks come first: a process group would answer a busy one with errors of its own.
     with first_alone(scratch, f"trains epsilon {text}, seed {seed}"), joined(device()) as world:
         network, threat = build(identity, seed), ThreatModel.of(identity["threat"]["norm"], float(text))
-        torch.backends.cudnn.benchmark = True  # nearly all shapes are the same; without a GPU it means nothing
+        # Nearly all shapes are the same. What it chooses may differ from run to run; without a GPU it means nothing.
+        torch.backends.cudnn.benchmark = not deterministic()
         trainer = Trainer(network, threat, settings, seed=seed, world=world, view=Folded, compiled=compiled())
         progress = Progress(scratch, settings.epochs, {"study": study, "epsilon": text, "seed": seed})
         train, validation = (read_split(artifacts.PREPARED, name) for name in ("train", "validation"))
