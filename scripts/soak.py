@@ -44,6 +44,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "attribute": {"gallery": 2, "methods": {"gradient": {}, "random": {}}},
     "report": {"bootstrap": 100},
 }
+STATES = """SELECT COUNT(*) FROM runs WHERE lifecycle_stage = 'active'
+    AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId')"""
 HEADLINES = ("gini", "direction_sensitivity", "relevance_mass_corrected", "road_gap")
 
 
@@ -96,10 +98,8 @@ def outcome(folder: Path) -> Outcome:
     """What lies in a folder after its last `dvc repro`."""
     lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     tables = {path.name: path.read_bytes() for path in sorted((folder / "metrics").iterdir())}
-    of_a_state = "run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId')"
-    query = f"SELECT COUNT(*) FROM runs WHERE lifecycle_stage = 'active' AND {of_a_state}"
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        (states,) = store.execute(query).fetchone()
+        (states,) = store.execute(STATES).fetchone()
     return Outcome(lock, tables, states)
 
 

@@ -101,7 +101,7 @@ def parse(content: bytes, name: str) -> Annotation:
             raise DataError(
                 f"{name}: declares a document type or an entity, expected a plain annotation; remove the declaration"
             )
-        root = ElementTree.fromstring(text)
+        root = ElementTree.fromstring(text)  # noqa: S314  # what could expand or fetch is refused above
     except (UnicodeDecodeError, ElementTree.ParseError) as error:
         raise DataError(f"{name}: cannot be read as XML in UTF-8: {error}") from None
     size = None
