@@ -223,3 +223,15 @@ def test_another_clock_time_zone_and_locale_change_no_byte(project: Project, tmp
     project.run("python", "-m", "stages.report", PYTHONPATH=str(tmp_path), **more)
     project.run("dvc", "commit", "--quiet", "--force", "prepare", "train", "attack", "attribute", "score", "report")
     assert lock(project) == before
+
+
+def test_without_git_one_line_says_what_helps(root: Path, project: Project) -> None:
+    shutil.rmtree(project.folder / ".git")
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(root / name, project.folder / name)
+    make = ("make", "-o", "setup", "validate")
+    output = project.run(*make, status=2)
+    assert "error: no Git repository" in output
+    project.run("dvc", "config", "--local", "core.no_scm", "true")
+    project.run(*make)
+    assert project.run("dvc", "status").strip().endswith("up to date.")

@@ -25,7 +25,7 @@ OPTIONS = {"path": "raw data", "size": 16, "resize": None, "own_test": "test", "
 
 def draw(folder: Path, count: int, name: str, label: int) -> None:
     """Pictures of a class: noise about a brightness of its own."""
-    g = np.random.default_rng(label)
+    g = np.random.default_rng([label, count])
     folder = folder / name
     folder.mkdir(parents=True)
     for number in range(count):
