@@ -179,12 +179,13 @@ def test_a_full_disk_is_a_clear_error_and_afterwards_it_ends_in_the_same_bytes(
         ballast.unlink()
         project.run("python", "-m", "stages.track")
         assert lock(project) == lock(reproduced)
-        assert len(runs(project)) == 1
 
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         output = project.run("python", "-m", "stages.train", "--epsilon", "4", "--seed", "0", status=3)
         assert "Read-only file system; make the folder writable" in output
         assert "Traceback" not in output
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        assert len(runs(project)) == 1
 
 
 def test_threads_and_batches_change_no_score(project: Project) -> None:
