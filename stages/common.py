@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from epsilens.processes import end_with_dvc, keep_freed_memory, sole_writer
 from stages import STARTED
 
 DURATIONS = Path(".checkpoints/durations.jsonl")
+VALID = Path(".checkpoints/valid")  # the state of parameters and code that was last found valid
+VALIDATING = ("stages/*.py", "src/epsilens/**/*.py")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -51,7 +54,7 @@ def durations() -> list[dict[str, Any]]:
 def _took(seconds: float) -> None:
     """Take down what forecasts are made from: in no output, and no error where it cannot be written."""
     if "DVC_STAGE" in os.environ:
-        line = {"study": params()["study"]["name"], "stage": os.environ["DVC_STAGE"], "seconds": round(seconds, 1)}
+        line = {"study": config.read()["study"]["name"], "stage": os.environ["DVC_STAGE"], "seconds": round(seconds, 1)}
         path = project_root() / DURATIONS
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +63,29 @@ def _took(seconds: float) -> None:
 
 
 def params() -> Mapping[str, Any]:
-    """params.yaml of the working copy."""
-    return config.read()
+    """params.yaml of the working copy. Raises ConfigError for everything that is wrong in it, also in other sections.
+
+    `dvc repro` alone does not validate it: a stage that reads a good section would work for hours before one that reads a
+    bad section ends the run. stages.validate imports what a stage may not depend on, so it is a process of its own (2 s),
+    once for each state of parameters and code.
+    """
+    raw, root = config.read(), Path(__file__).resolve().parent.parent
+    files = [config.PARAMS, *(path for pattern in VALIDATING for path in sorted(root.glob(pattern)))]
+    state = hashlib.sha256("".join(map(artifacts.sha256, files)).encode()).hexdigest().encode()
+    valid = project_root() / VALID
+    if not valid.is_file() or valid.read_bytes() != state:
+        _validate(root)
+        with suppress(OSError):
+            artifacts.write_bytes(valid, state)
+    return raw
+
+
+def _validate(root: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"} | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "stages.validate"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(done.stderr.strip().removeprefix("error: "))
 
 
 def cell(description: str | None) -> tuple[str, float, int]:

@@ -35,7 +35,10 @@ def out_of_date() -> list[str]:
 
 
 def _dvc(*arguments: str) -> str:
-    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise EpsilensError(f"dvc: cannot be run: {error.strerror}; `source .venv/bin/activate` makes it known") from None
     if done.returncode:
         raise EpsilensError(f"dvc {arguments[0]}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
     return done.stdout
