@@ -38,7 +38,9 @@ def _dvc(*arguments: str) -> str:
     try:
         done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise EpsilensError(f"dvc: cannot be run: {error.strerror}; `source .venv/bin/activate` makes it known") from None
+        raise EpsilensError(
+            f"dvc: cannot be run: {error.strerror}; `source .venv/bin/activate` makes it known"
+        ) from None
     if done.returncode:
         raise EpsilensError(f"dvc {arguments[0]}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
     return done.stdout

@@ -117,7 +117,7 @@ def read(path: Path = PARAMS) -> Mapping[str, Any]:
     except RecursionError:
         raise ConfigError(f"{path}: {DEEP}") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # UnicodeDecodeError, and integers of thousands of digits
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else type(raw).__name__
         raise ConfigError(f"{path}: found {found}, expected a mapping of sections")
@@ -134,8 +134,8 @@ UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # in no file name and no text of U
 
 
 def _unusable(raw: Mapping[Any, Any], path: Path) -> list[str]:
-    """A line for each value that no section could use, so that it need not be thought of again."""
-    lines, todo, seen = [], [("", raw, 0)], 0
+    """A line for each key and value that no section could use, so that none need think of them."""
+    lines, todo, seen = list[str](), [("", raw, 0)], 0
     while todo:
         key, value, depth = todo.pop()
         seen += 1
@@ -144,13 +144,12 @@ def _unusable(raw: Mapping[Any, Any], path: Path) -> list[str]:
         if isinstance(value, int) and value not in INTEGERS:
             lines.append(f"{path}: {key}: found an integer of {len(str(abs(value)))} digits, expected one of 32 bits")
         elif isinstance(value, str) and UNWRITABLE.search(value):
-            lines.append(f"{path}: {key}: found {value!r}, expected a text without NUL and surrogates")
-        elif isinstance(value, dict | list):
-            parts = value.items() if isinstance(value, dict) else enumerate(value)
-            found = [(f"{key}.{name}".lstrip("."), part, depth + 1) for name, part in parts]
-            todo += reversed(found)
-            names = value if isinstance(value, dict) else ()
-            todo += [(f"{key} (a key)".strip(), name, depth + 1) for name in names if isinstance(name, str | int)]
+            lines.append(f"{path}: {key}: found {shown(value)}, expected a text without NUL and surrogates")
+        elif isinstance(value, dict):
+            odd = [name for name in value if not str(name).isprintable()]
+            lines += [f"{path}: {key}: found the key {shown(name)}, expected printable characters" for name in odd]
+        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        todo += reversed([(f"{key}.{name}".lstrip("."), part, depth + 1) for name, part in parts])
     return lines
 
 
