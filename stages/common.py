@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from epsilens import artifacts, config
-from epsilens.errors import ConfigError, EpsilensError
+from epsilens.errors import ConfigError, DataError, EpsilensError
 from epsilens.processes import end_with_dvc, keep_freed_memory, sole_writer
 from stages import STARTED
 
@@ -36,6 +37,11 @@ def run(main: Callable[[], None]) -> None:
     except EpsilensError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(f"error: {error.filename}: {error.strerror}; copy the folder to where you may write", file=sys.stderr)
+        sys.exit(DataError.status)
     except KeyboardInterrupt:
         print("stopped; `dvc repro` continues from here", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -63,29 +69,31 @@ def _took(seconds: float) -> None:
 
 
 def params() -> Mapping[str, Any]:
-    """params.yaml of the working copy. Raises ConfigError for everything that is wrong in it, also in other sections.
-
-    `dvc repro` alone does not validate it: a stage that reads a good section would work for hours before one that reads a
-    bad section ends the run. stages.validate imports what a stage may not depend on, so it is a process of its own (2 s),
-    once for each state of parameters and code.
-    """
-    raw, root = config.read(), Path(__file__).resolve().parent.parent
-    files = [config.PARAMS, *(path for pattern in VALIDATING for path in sorted(root.glob(pattern)))]
-    state = hashlib.sha256("".join(map(artifacts.sha256, files)).encode()).hexdigest().encode()
-    valid = project_root() / VALID
-    if not valid.is_file() or valid.read_bytes() != state:
-        _validate(root)
-        with suppress(OSError):
-            artifacts.write_bytes(valid, state)
+    """params.yaml of the working copy. Under DVC, raises ConfigError for whatever is wrong in it, also in other sections."""
+    raw = config.read()
+    if "DVC_STAGE" in os.environ:
+        _held_valid()
     return raw
 
 
-def _validate(root: Path) -> None:
+def _held_valid() -> None:
+    """Have params.yaml validated as a whole, once for each state of parameters and code.
+
+    `dvc repro` alone validates nothing: a stage with a good section would work for hours before one with a bad section ends
+    the run. What validates imports every room, on which no stage may depend, so it is a process of its own (2 s).
+    """
+    root, valid = Path(__file__).resolve().parent.parent, project_root() / VALID
+    files = [config.PARAMS, *(path for pattern in VALIDATING for path in sorted(root.glob(pattern)))]
+    state = hashlib.sha256("".join(map(artifacts.sha256, files)).encode()).hexdigest().encode()
+    if valid.is_file() and valid.read_bytes() == state:
+        return
     env = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"} | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "stages.validate"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError(done.stderr.strip().removeprefix("error: "))
+    with suppress(OSError):
+        artifacts.write_bytes(valid, state)
 
 
 def cell(description: str | None) -> tuple[str, float, int]:

@@ -149,6 +149,7 @@ def _unusable(raw: Mapping[Any, Any], path: Path) -> list[str]:
             odd = [name for name in value if not str(name).isprintable()]
             lines += [f"{path}: {key}: found the key {shown(name)}, expected printable characters" for name in odd]
         parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        parts = [(str(name), part) for name, part in parts if str(name).isprintable()]
         todo += reversed([(f"{key}.{name}".lstrip("."), part, depth + 1) for name, part in parts])
     return lines
 
