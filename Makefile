@@ -50,7 +50,7 @@ validate: setup  ## check params.yaml as a whole
 	@python -m stages.validate
 
 repro: validate  ## run the study that params.yaml describes, as far as it is out of date
-	@python -m stages.forecast || true
+	@python -m stages.forecast || test $$? -ne 3  # 3: DVC cannot work in this folder, and why
 	@dvc repro
 	@python -m stages.track
 	@echo

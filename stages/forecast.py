@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from epsilens import artifacts, config
-from epsilens.errors import EpsilensError
+from epsilens.errors import DataError, EpsilensError
 from epsilens.reporting.config import StudyConfig
 from stages.common import durations, params, run
 
 NAMED = 6  # networks that are named one by one
+COPY = "copy the folder to where you may write: `cp -r . <elsewhere>`"
+REMEDIES = {  # of what DVC says of a folder in which it cannot work
+    "is not a git repository": "`git init` makes it one, `dvc config --local core.no_scm true` does without",
+    "not inside of a DVC repository": "`dvc init` makes it one, with .git there",
+    "Read-only file system": COPY,
+    "Permission denied": COPY,
+}
 
 
 def out_of_date() -> list[str]:
@@ -35,10 +42,25 @@ def out_of_date() -> list[str]:
 
 
 def _dvc(*arguments: str) -> str:
-    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise EpsilensError(
+            f"dvc: cannot be run: {error.strerror}; `source .venv/bin/activate` makes it known"
+        ) from None
     if done.returncode:
-        raise EpsilensError(f"dvc {arguments[0]}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
+        raise failure(arguments[0], done.stderr)
     return done.stdout
+
+
+def failure(command: str, stderr: str) -> EpsilensError:
+    """Why dvc failed, with the command that helps: a DataError where DVC cannot work in this folder at all."""
+    lines = [line for line in stderr.splitlines() if line.strip() and "dvc.org" not in line]
+    said = next((line for line in lines if line.startswith("ERROR: ")), (lines or ["it failed"])[-1])
+    said = said.removeprefix("ERROR: ").removeprefix("unexpected error - ")
+    remedy = next((remedy for sign, remedy in REMEDIES.items() if sign in said), None)
+    known = f"dvc {command}: {said}"
+    return EpsilensError(known) if remedy is None else DataError(f"{known}; {remedy}")
 
 
 def known(study: str) -> tuple[Mapping[str, float], str]:
