@@ -110,7 +110,7 @@ def read(path: Path = PARAMS) -> Mapping[str, Any]:
     Raises ConfigError that names the line, or the keys, if it is missing or holds anything else.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader with less
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ConfigError(f"{path}: {place}{error.problem or error.context}") from None
