@@ -14,6 +14,7 @@ from epsilens import registry
 from epsilens.data import cifar10, folder, parquet, shapes, splits
 from epsilens.data.config import DataConfig
 from epsilens.data.source import Known, Source
+from epsilens.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def known(config: DataConfig) -> Known:
 
 
 def load(config: DataConfig, root: Path) -> Source:
-    """The configured data set. Raises ConfigError as `check` does, and DataError as its loader does."""
+    """The configured data set. Raises ConfigError as `check` does, DataError as its loader does, and for data of one class:
+    where every answer is the same, no attack can change it and no explanation can be wrong."""
     options = check(config)
-    return registry.choose(DATASETS, config.name, "data.name").load(root, **options)
+    source = registry.choose(DATASETS, config.name, "data.name").load(root, **options)
+    if len(source.class_names) < 2:
+        raise DataError(
+            f"data set {config.name}: found one class ({', '.join(source.class_names)}), expected two or more"
+        )
+    return source
