@@ -5,16 +5,20 @@ import json
 import statistics
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epsilens import artifacts, config
 from epsilens.errors import DataError, EpsilensError
 from epsilens.reporting.config import StudyConfig
-from stages.common import durations, params, run
+from stages.common import durations, params, project_root, run
+from stages.verify import CACHE
 
 NAMED = 6  # networks that are named one by one
+RECENT = 12  # durations of a stage that count: those before may be of other parameters
+LOCK = Path("dvc.lock")
 COPY = "copy the folder to where you may write: `cp -r . <elsewhere>`"
 REMEDIES = {  # of what DVC says of a folder in which it cannot work
     "is not a git repository": "`git init` makes it one, `dvc config --local core.no_scm true` does without",
@@ -24,33 +28,75 @@ REMEDIES = {  # of what DVC says of a folder in which it cannot work
 }
 
 
-def out_of_date() -> list[str]:
-    """Stages that `dvc status` finds changed, and all that depend on them, in the order of the pipeline.
+@dataclass(frozen=True)
+class Pipeline:
+    """What DVC knows of the pipeline. `dvc repro --dry` is no help: it calls stages cached that will run, and fails where
+    outputs are missing."""
 
-    An upper limit: what is in DVC's cache is only checked out, and what comes out as before ends the chain there.
-    """
-    changed = set(json.loads(_dvc("status", "--json")))
-    after = defaultdict(set)
-    edges = [line.split('"')[1::2] for line in _dvc("dag", "--dot").splitlines() if "->" in line]
-    for before, dependent in edges:
-        after[before].add(dependent)
-    reached, todo = set(), changed
-    while todo:
-        reached |= todo
-        todo = {stage for before in todo for stage in after[before]} - reached
-    return [stage for stage in _dvc("stage", "list", "--name-only").split() if stage in reached]
+    stages: Sequence[str]  # all, as dvc.yaml has them: none before one on which it depends
+    changed: Mapping[str, Any]  # those of them that `dvc status` finds changed, and what of them
+    before: Mapping[str, set[str]]  # the stages on which a stage depends
+
+    def out_of_date(self) -> list[str]:
+        """The changed stages and all that depend on them. An upper limit: what comes out as before ends the chain there."""
+        reached: set[str] = set()
+        for stage in self.stages:
+            if stage in self.changed or self.before[stage] & reached:
+                reached.add(stage)
+        return [stage for stage in self.stages if stage in reached]
+
+    def to_run(self, lock: Mapping[str, Any], cache: Path) -> list[str]:
+        """Those that are not out of date only because of missing files, which DVC takes from its cache.
+
+        What was run with other parameters may be there, too; that DVC finds out only when it is the stage's turn.
+        """
+        found: list[str] = []
+        for stage in self.out_of_date():
+            only_missing = all(map(_only_deleted, self.changed.get(stage, ()))) and _kept(lock.get(stage), cache)
+            if not only_missing or self.before[stage] & set(found):
+                found.append(stage)
+        return found
 
 
-def _dvc(*arguments: str) -> str:
+def _only_deleted(change: object) -> bool:
+    """change: `{"changed outs": {"models/eps-8/seed-0": "deleted"}}` and the like, or a word such as "changed command"."""
+    if not isinstance(change, Mapping):
+        return False
+    return all(state == "deleted" for states in change.values() for state in states.values())
+
+
+def _kept(locked: Mapping[str, Any] | None, cache: Path) -> bool:
+    """Whether every output of an entry of dvc.lock is where it belongs or in the cache."""
+    if locked is None:
+        return False
+    outs = [(Path(out["path"]), cache / out["md5"][:2] / out["md5"][2:]) for out in locked.get("outs", ())]
+    return all(place.exists() or kept.exists() for place, kept in outs)
+
+
+def pipeline() -> Pipeline:
+    """Asks DVC."""
+    status, dag = dvc("status --json", "dag --dot")
+    named = [line.split('"')[1::2] for line in dag.splitlines()]  # one name for a stage, two for an arrow
+    before = defaultdict(set)
+    for first, second in (names for names in named if len(names) == 2):
+        before[second].add(first)
+    return Pipeline([names[0] for names in named if len(names) == 1], json.loads(status), before)
+
+
+def dvc(*commands: str) -> list[str]:
+    """What dvc prints, of several commands at once: none of them writes. Raises EpsilensError if one fails."""
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+        started = [subprocess.Popen(["dvc", *each.split()], stdout=pipe, stderr=pipe, text=True) for each in commands]
     except OSError as error:
         raise EpsilensError(
             f"dvc: cannot be run: {error.strerror}; `source .venv/bin/activate` makes it known"
         ) from None
-    if done.returncode:
-        raise failure(arguments[0], done.stderr)
-    return done.stdout
+    answers = [process.communicate() for process in started]
+    for command, process, (_, error) in zip(commands, started, answers, strict=True):
+        if process.returncode:
+            raise failure(command.split()[0], error)
+    return [output for output, _ in answers]
 
 
 def failure(command: str, stderr: str) -> EpsilensError:
@@ -63,40 +109,55 @@ def failure(command: str, stderr: str) -> EpsilensError:
     return EpsilensError(known) if remedy is None else DataError(f"{known}; {remedy}")
 
 
-def known(study: str) -> tuple[Mapping[str, float], str]:
-    """Seconds of each stage (of one network, where it is of a network), and where they were measured."""
+def known(study: str, stages: Iterable[str]) -> tuple[dict[str, float], str]:
+    """Seconds of each of these kinds of stage (for one network, where it is of a network), and where they were measured."""
+    kinds = {kind(stage) for stage in stages}
     here = medians(line for line in durations() if line["study"] == study)
     recorded = artifacts.METRICS / study / "provenance.json"
     there = artifacts.read_json(recorded).get("seconds", {}) if recorded.exists() else {}
-    return {**there, **here}, "here" if here else f"where {Path(recorded)} was recorded"
+    places = {"here": kinds & set(here), f"where {recorded} was recorded": (kinds - set(here)) & set(there)}
+    seconds = {name: time for name, time in {**there, **here}.items() if name in kinds}
+    return seconds, " and ".join(place for place, found in places.items() if found)
+
+
+def kind(stage: str) -> str:
+    """`train` of `train@8-0`."""
+    return stage.partition("@")[0]
 
 
 def medians(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The median of each stage over its networks and runs."""
+    """The median of each kind of stage over its networks and its last runs."""
     found = defaultdict(list)
     for line in lines:
-        found[line["stage"].partition("@")[0]].append(line["seconds"])
-    return {stage: statistics.median(seconds) for stage, seconds in found.items()}
+        found[kind(line["stage"])].append(line["seconds"])
+    return {name: statistics.median(seconds[-RECENT:]) for name, seconds in found.items()}
 
 
-def told(stages: list[str], seconds: Mapping[str, float], where: str) -> str:
-    """The forecast in words."""
-    if not stages:
-        return "nothing to run: everything is up to date"
-    groups = defaultdict(list)
-    for stage in stages:
-        name, _, cell = stage.partition("@")
-        groups[name].append(cell)
-    lines = [f"to run, at most: {len(stages)} stages"]
-    for name, cells in groups.items():
-        of = f" {', '.join(cells)}" if len(cells) <= NAMED else f" {len(cells)} networks"
-        lines.append(f"  {name}{of if cells != [''] else ''}")
-    missing = [name for name in groups if name not in seconds]
-    total = sum(seconds.get(name, 0.0) * len(cells) for name, cells in groups.items())
-    if total:
-        but = f", without {', '.join(missing)}, which has not run yet" if missing else ""
-        lines[0] += f", about {words(total)} by what they took {where}{but}"
-    return "\n".join(lines)
+def told(stages: Sequence[str], of: Sequence[str]) -> list[str]:
+    """A line for each kind of these stages. of: all that there are."""
+    lines = []
+    for name in dict.fromkeys(map(kind, stages)):
+        cells = [stage.partition("@")[2] for stage in stages if kind(stage) == name]
+        count = sum(kind(stage) == name for stage in of)
+        which = f": {', '.join(cells)}" if len(cells) <= NAMED else ""
+        lines.append(f"  {name}" if cells == [""] else f"  {name} {len(cells)} of {count} networks{which}")
+    return lines
+
+
+def headline(stages: Sequence[str], seconds: Mapping[str, float], where: str) -> str:
+    """How many stages will run, and how long that takes."""
+    start = f"to run, at most: {counted(len(stages))}"
+    if not seconds:
+        return f"{start}, no estimate yet: none of them has run"
+    missing = [name for name in dict.fromkeys(map(kind, stages)) if name not in seconds]
+    total = sum(seconds.get(kind(stage), 0.0) for stage in stages)
+    but = f", without {', '.join(missing)}, which has not run yet" if missing else ""
+    return f"{start}, about {words(total)} by what they took {where}{but}"
+
+
+def counted(count: int) -> str:
+    """`1 stage`, `2 stages`."""
+    return f"{count} stage{'' if count == 1 else 's'}"
 
 
 def words(seconds: float) -> str:
@@ -106,12 +167,30 @@ def words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def forecast(found: Pipeline, lock: Mapping[str, Any], cache: Path) -> str:
+    """The forecast in words."""
+    to_run = found.to_run(lock, cache)
+    restored = len(set(found.changed) - set(to_run))
+    lines = [f"from DVC's cache: {counted(restored)}"] if restored else []
+    if not to_run:
+        return "\n".join(lines or ["nothing to run: everything is up to date"])
+    study = config.section(params(), "study", StudyConfig).name
+    return "\n".join([headline(to_run, *known(study, to_run)), *told(to_run, found.stages), *lines])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--names", action="store_true", help="the stages of single networks, and nothing else")
     names = parser.parse_args().names
-    study, stages = config.section(params(), "study", StudyConfig).name, out_of_date()
-    print(" ".join(stage for stage in stages if "@" in stage) if names else told(stages, *known(study)))
+    try:
+        found = pipeline()
+        if names:
+            print(" ".join(stage for stage in found.out_of_date() if "@" in stage))
+        else:
+            lock = config.read(LOCK)["stages"] if found.changed and LOCK.exists() else {}
+            print(forecast(found, lock, project_root() / CACHE))
+    except (OSError, ValueError, LookupError, TypeError) as error:  # files that others have written; no reason to stop
+        raise EpsilensError(f"no forecast: {error!r}") from None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import nn
 from epsilens import artifacts, config
 from epsilens.errors import ConfigError
 from epsilens.models.checkpoints import load
+from epsilens.progress import progress
 from epsilens.reporting.config import StudyConfig, SweepConfig
 from epsilens.tracking.mirror import Models, mirror
 from epsilens.tracking.models import CHOICES
@@ -41,11 +42,13 @@ def main() -> None:
     grid = config.section(params, "sweep", SweepConfig).grid()
     state = read_state(Path(), config.section(params, "study", StudyConfig).name, grid)
     try:
-        done = mirror(home(), state, Models(network, kept_models(), recommended()))
+        with progress("into MLflow", len(grid), "networks") as done:
+            mirrored = mirror(home(), state, Models(network, kept_models(), recommended()), done)
     except StoreError as error:
         _missing(state, error)
         return
-    print(f"MLflow: {done.name} {'written' if done.written else 'is already there'} ({done.where}); `make ui` shows it")
+    told = "written" if mirrored.written else "is already there"
+    print(f"MLflow: {mirrored.name} {told} ({mirrored.where}); `make ui` shows it")
 
 
 def _missing(state: PipelineState, error: StoreError) -> None:

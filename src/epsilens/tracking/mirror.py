@@ -16,6 +16,7 @@ from pathlib import Path
 
 from epsilens import __version__
 from epsilens.artifacts import GALLERY, HISTORY, MANIFEST, MODELS, cell, read_json, sha256
+from epsilens.progress import Done, untold
 from epsilens.tracking.datasets import dataset_inputs
 from epsilens.tracking.models import DVC_HASH, Loader, add_bytes, kept_networks, register
 from epsilens.tracking.notes import SHEET, artifacts_page, network_note, study_note
@@ -53,11 +54,11 @@ class Models:
         return kept_networks(self.choice, grid, self.recommended)
 
 
-def mirror(root: Path, state: PipelineState, models: Models) -> Mirrored:
+def mirror(root: Path, state: PipelineState, models: Models, done: Done = untold) -> Mirrored:
     """Write `state` into the store of the repository `root`, unless it is there; idempotent, keyed by `state.key`.
 
     What an interrupted call has left of the same state is deleted first. The study's run ends last: FINISHED means
-    whole. Raises StoreError (one line) if the store fails, DataError if a result cannot be read.
+    whole. `done` is told of networks. Raises StoreError (one line) if the store fails, DataError if a result cannot be read.
     """
     with alone(root, "mirror", PATIENCE):
         store = open_store(root, state.study)
@@ -67,10 +68,10 @@ def mirror(root: Path, state: PipelineState, models: Models) -> Mirrored:
                 return Mirrored(run.info.run_id, run.info.run_name or "", store.where, written=False)
         for run in same:
             store.remove(run.info.run_id)
-        return _write(store, state, models)
+        return _write(store, state, models, done)
 
 
-def _write(store: Store, state: PipelineState, models: Models) -> Mirrored:
+def _write(store: Store, state: PipelineState, models: Models, done: Done) -> Mirrored:
     name = os.environ.get("DVC_EXP_NAME") or f"{state.study}-{state.key[:8]}"
     manifest = read_json(state.folder / MANIFEST)
     tags = _study_tags(state.folder) | {KEY: state.key, "data.sha256": sha256(state.folder / MANIFEST)}
@@ -79,7 +80,10 @@ def _write(store: Store, state: PipelineState, models: Models) -> Mirrored:
     store.describe(study_note(state, artifacts_page(store.experiment, study)), study)
     data = dataset_inputs(manifest)
     store.inputs(study, data)
-    written = {network: _write_network(store, state, study, network, models) for network in state.grid}
+    written = {}
+    for network in state.grid:
+        written[network] = _write_network(store, state, study, network, models)
+        done(1)
     for run, _ in written.values():
         store.inputs(run, data)
         store.finish(run)
