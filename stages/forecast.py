@@ -18,6 +18,7 @@ from stages.verify import CACHE
 
 NAMED = 6  # networks that are named one by one
 RECENT = 12  # durations of a stage that count: those before may be of other parameters
+OVERHEAD = 1.0  # seconds of DVC itself for a stage: 0.8 to 2 on two cores, by how busy they are
 LOCK = Path("dvc.lock")
 COPY = "copy the folder to where you may write: `cp -r . <elsewhere>`"
 REMEDIES = {  # of what DVC says of a folder in which it cannot work
@@ -150,7 +151,7 @@ def headline(stages: Sequence[str], seconds: Mapping[str, float], where: str) ->
     if not seconds:
         return f"{start}, no estimate yet: none of them has run"
     missing = [name for name in dict.fromkeys(map(kind, stages)) if name not in seconds]
-    total = sum(seconds.get(kind(stage), 0.0) for stage in stages)
+    total = sum(OVERHEAD + seconds[kind(stage)] for stage in stages if kind(stage) in seconds)
     but = f", without {', '.join(missing)}, which has not run yet" if missing else ""
     return f"{start}, about {words(total)} by what they took {where}{but}"
 

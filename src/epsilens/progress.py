@@ -45,7 +45,8 @@ class Lines:
 def progress(what: str, total: int, unit: str, *, begun: int = 0, shown: bool = True) -> Iterator[Done]:
     """Show `what` while the block runs, which is to be done `total` times; the block is given a function to count with.
 
-    unit: of what is counted, in the plural; begun: how many were done before; shown: False shows nothing.
+    unit: of what is counted, in the plural; begun: how many were done before; shown: False shows nothing. What is shown is
+    wiped at the end; after an error or an interrupt it stays, and the message has a line of its own.
     """
     if sys.stderr.isatty():
         how = {"file": sys.stderr, "delay": PATIENCE, "dynamic_ncols": True, "unit": f" {unit}"}
@@ -54,4 +55,8 @@ def progress(what: str, total: int, unit: str, *, begun: int = 0, shown: bool = 
         how = {"file": Lines(sys.stderr), "delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY, "unit": unit}
         how |= {"bar_format": text, "miniters": 1}
     with tqdm(desc=what, total=total, initial=begun, leave=False, disable=not shown, **how) as bar:
-        yield bar.update
+        try:
+            yield bar.update
+        except BaseException:
+            bar.leave = True
+            raise

@@ -32,6 +32,22 @@ with progress.progress("score epsilon 8, seed 0", 40, "maps", begun=8, shown={sh
 """
 
 
+STOPPED = """
+import fcntl, sys, termios, time
+sys.path.insert(0, {root!r})
+from stages.common import run
+from epsilens import progress
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # what is typed becomes a signal to this process
+progress.PATIENCE = 0.1
+def main():
+    with progress.progress("epoch 1/6", 4000, "steps") as done:
+        while True:
+            time.sleep(0.02)
+            done(1)
+run(main)
+"""
+
+
 def loop(root: Path, *, every: float = 0.05, shown: bool = True) -> list[str]:
     return [sys.executable, "-c", LOOP.format(src=str(root / "src"), every=every, shown=shown)]
 
@@ -85,3 +101,33 @@ def test_an_error_in_the_loop_passes_through(capsys: pytest.CaptureFixture[str])
     with pytest.raises(ZeroDivisionError), progress.progress("what", 3, "things") as done:
         done(1 // 0)
     assert capsys.readouterr().out == ""
+
+
+def screen(written: str) -> list[str]:
+    """What is to be seen in the end: a carriage return goes back to the start of its line, over which is written."""
+    lines = []
+    for line in written.split("\n"):
+        seen = ""
+        for part in line.split("\r"):
+            seen = part + seen[len(part) :]
+        lines.append(seen.rstrip())
+    return lines
+
+
+def test_after_ctrl_c_the_bar_stays_and_the_message_has_a_line_of_its_own(root: Path) -> None:
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = [sys.executable, "-c", STOPPED.format(root=str(root))]
+    with subprocess.Popen(command, stdin=child, stdout=child, stderr=child, start_new_session=True) as process:
+        os.close(child)
+        written, reading = b"", read(parent)
+        while b"steps/s" not in written:
+            written += next(reading)
+        os.write(parent, b"\x03")
+        written += b"".join(reading)
+    os.close(parent)
+    assert process.returncode == 130, written
+    assert b"Traceback" not in written
+    bar, *lines = screen(written.decode())
+    assert re.match(r"epoch 1/6: +\d+%\|.*\| \d+/4000 \[\d\d:\d\d<", bar)
+    assert lines == ["stopped; `dvc repro` continues from here", ""]
