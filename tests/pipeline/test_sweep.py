@@ -125,3 +125,22 @@ def test_an_interrupt_ends_the_children(stubbed: Project) -> None:
     for path in started:
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)
+
+
+def test_two_networks_at_a_time_end_in_the_same_bytes(root: Path, reproduced: Project, project: Project) -> None:
+    """`make parallel`, after one network's outputs and a score have gone."""
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(root / name, project.folder / name)
+    for output in ("models", "results", "reports", ".dvc/cache"):
+        shutil.rmtree(project.folder / output)
+    output = project.run("make", "-o", "setup", "parallel", "WORKERS=2")
+    assert output.index("train-0-0: ") < output.index("Running stage 'report'")
+    assert "Running stage 'train" not in output
+    assert project.run("dvc", "status").strip().endswith("up to date.")
+    first, second = (yaml.safe_load((p.folder / "dvc.lock").read_bytes())["stages"] for p in (reproduced, project))
+    assert first == second
+    assert "sweep" not in project.run("make", "-o", "setup", "parallel")  # nothing is left for it
+    project.params({"score": {"seed": 3}})
+    output = project.run("make", "-o", "setup", "parallel")
+    assert "score-4-0: " in output
+    assert "train-" not in output

@@ -62,7 +62,7 @@ def test_what_depends_on_a_changed_stage_is_out_of_date_and_nothing_else() -> No
 
 
 def test_what_only_misses_files_comes_from_the_cache(cache: Path) -> None:
-    gone = {stage: MISSING for stage in STAGES}
+    gone = dict.fromkeys(STAGES, MISSING)
     assert pipeline(gone).to_run(LOCKED, cache) == []
     assert pipeline({**gone, "score@8-0": [*MISSING, *OTHER]}).to_run(LOCKED, cache) == ["score@8-0", "report"]
     assert pipeline({**gone, "prepare": ["changed command"]}).to_run(LOCKED, cache) == list(STAGES)
