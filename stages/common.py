@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ REFUSED = {
     errno.EPERM: "make it readable and writable",
 }
 DURATIONS = Path(".checkpoints/durations.jsonl")
+VALID = Path(".checkpoints/valid")  # the state of parameters and code that was last found valid
+VALIDATING = ("stages/*.py", "src/epsilens/**/*.py")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -66,7 +69,7 @@ def durations() -> list[dict[str, Any]]:
 def _took(seconds: float) -> None:
     """Take down what forecasts are made from: in no output, and no error where it cannot be written."""
     if "DVC_STAGE" in os.environ:
-        line = {"study": params()["study"]["name"], "stage": os.environ["DVC_STAGE"], "seconds": round(seconds, 1)}
+        line = {"study": config.read()["study"]["name"], "stage": os.environ["DVC_STAGE"], "seconds": round(seconds, 1)}
         path = project_root() / DURATIONS
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +78,31 @@ def _took(seconds: float) -> None:
 
 
 def params() -> Mapping[str, Any]:
-    """params.yaml of the working copy."""
-    return config.read()
+    """params.yaml of the working copy. Under DVC, raises ConfigError for whatever is wrong in it, also in other sections."""
+    raw = config.read()
+    if "DVC_STAGE" in os.environ:
+        _held_valid()
+    return raw
+
+
+def _held_valid() -> None:
+    """Have params.yaml validated as a whole, once for each state of parameters and code.
+
+    `dvc repro` alone validates nothing: a stage with a good section would work for hours before one with a bad section ends
+    the run. What validates imports every room, on which no stage may depend, so it is a process of its own (2 s).
+    """
+    root, valid = Path(__file__).resolve().parent.parent, project_root() / VALID
+    files = [config.PARAMS, *(path for pattern in VALIDATING for path in sorted(root.glob(pattern)))]
+    state = hashlib.sha256("".join(map(artifacts.sha256, files)).encode()).hexdigest().encode()
+    if valid.is_file() and valid.read_bytes() == state:
+        return
+    env = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"} | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "stages.validate"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(done.stderr.strip().removeprefix("error: "))
+    with suppress(OSError):
+        artifacts.write_bytes(valid, state)
 
 
 def cell(description: str | None) -> tuple[str, float, int]:

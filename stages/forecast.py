@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from epsilens import artifacts, config
-from epsilens.errors import EpsilensError
+from epsilens.errors import DataError, EpsilensError
 from epsilens.reporting.config import StudyConfig
 from stages.common import durations, params, project_root, run
 from stages.verify import CACHE
@@ -20,6 +20,13 @@ NAMED = 6  # networks that are named one by one
 RECENT = 12  # durations of a stage that count: those before may be of other parameters
 OVERHEAD = 1.0  # seconds of DVC itself for a stage: 0.8 to 2 on two cores, by how busy they are
 LOCK = Path("dvc.lock")
+COPY = "copy the folder to where you may write: `cp -r . <elsewhere>`"
+REMEDIES = {  # of what DVC says of a folder in which it cannot work
+    "is not a git repository": "`git init` makes it one, `dvc config --local core.no_scm true` does without",
+    "not inside of a DVC repository": "`dvc init` makes it one, with .git there",
+    "Read-only file system": COPY,
+    "Permission denied": COPY,
+}
 
 
 @dataclass(frozen=True)
@@ -80,12 +87,27 @@ def pipeline() -> Pipeline:
 def dvc(*commands: str) -> list[str]:
     """What dvc prints, of several commands at once: none of them writes. Raises EpsilensError if one fails."""
     pipe = subprocess.PIPE
-    started = [subprocess.Popen(["dvc", *each.split()], stdout=pipe, stderr=pipe, text=True) for each in commands]
+    try:
+        started = [subprocess.Popen(["dvc", *each.split()], stdout=pipe, stderr=pipe, text=True) for each in commands]
+    except OSError as error:
+        raise EpsilensError(
+            f"dvc: cannot be run: {error.strerror}; `source .venv/bin/activate` makes it known"
+        ) from None
     answers = [process.communicate() for process in started]
     for command, process, (_, error) in zip(commands, started, answers, strict=True):
         if process.returncode:
-            raise EpsilensError(f"dvc {command}: {(error.strip().splitlines() or ['it failed'])[-1]}")
+            raise failure(command.split()[0], error)
     return [output for output, _ in answers]
+
+
+def failure(command: str, stderr: str) -> EpsilensError:
+    """Why dvc failed, with the command that helps: a DataError where DVC cannot work in this folder at all."""
+    lines = [line for line in stderr.splitlines() if line.strip() and "dvc.org" not in line]
+    said = next((line for line in lines if line.startswith("ERROR: ")), (lines or ["it failed"])[-1])
+    said = said.removeprefix("ERROR: ").removeprefix("unexpected error - ")
+    remedy = next((remedy for sign, remedy in REMEDIES.items() if sign in said), None)
+    known = f"dvc {command}: {said}"
+    return EpsilensError(known) if remedy is None else DataError(f"{known}; {remedy}")
 
 
 def known(study: str, stages: Iterable[str]) -> tuple[dict[str, float], str]:

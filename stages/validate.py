@@ -1,9 +1,11 @@
 """Check params.yaml as a whole, before any stage runs: every problem of every section is reported at once."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from epsilens import attacks, attributions, config, data, metrics, models, training
+from epsilens import attacks, attributions, config, metrics, models, training
+from epsilens import data as datasets
 from epsilens.attacks.config import AttackConfig, ThreatConfig
 from epsilens.attributions.config import AttributeConfig
 from epsilens.data.config import DataConfig
@@ -12,7 +14,7 @@ from epsilens.metrics.config import ScoreConfig
 from epsilens.models.config import ModelConfig
 from epsilens.reporting.config import ReportConfig, StudyConfig, SweepConfig
 from epsilens.training.config import PublishedConfig, TrainConfig
-from stages.common import params, run
+from stages.common import run
 
 SECTIONS: dict[str, type[config.Section]] = {
     "study": StudyConfig,
@@ -35,15 +37,20 @@ def budgets(threat: ThreatConfig, attack: AttackConfig, sweep: SweepConfig) -> N
     attacks.check(threat, attack, tuple(float(epsilon) for epsilon in sweep.epsilons))
 
 
+def refuse(lines: Iterable[str]) -> None:
+    """Raises one ConfigError for all lines, if there is one."""
+    found = [f"params.yaml: {line}" for line in lines]
+    if found:
+        raise ConfigError("\n".join(found))
+
+
 def named(wanted: Iterable[tuple[str, str, Collection[str]]], word: str) -> None:
     """wanted: (key, name, known names). Raises one ConfigError for all names that are not known, which are `word`."""
-    lines = [
-        f"params.yaml: {key}: found {name!r}, {word} are {', '.join(known) or 'none'}"
+    refuse(
+        f"{key}: found {config.shown(name)}, {word} are {', '.join(known) or 'none'}"
         for key, name, known in wanted
         if name not in known
-    ]
-    if lines:
-        raise ConfigError("\n".join(lines))
+    )
 
 
 def headlines(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfig) -> None:
@@ -67,6 +74,62 @@ def evidence(report: ReportConfig, attribute: AttributeConfig, score: ScoreConfi
     named(wanted, "possible")
 
 
+def attacked(data: DataConfig, attack: AttackConfig) -> None:
+    """No more test images can be attacked than there are, where that is known."""
+    there = datasets.known(data).test
+    wanted = {"attack.images": attack.images, "attack.ensemble.images": attack.ensemble.images}
+    refuse(
+        f"{key}: found {count}, expected at most {there}, the test images of this data set"
+        for key, count in wanted.items()
+        if there is not None and count > there
+    )
+
+
+def classes(data: DataConfig, attack: AttackConfig, score: ScoreConfig) -> None:
+    """Some attacks and metrics need more classes than there are, where that is known."""
+    there = datasets.known(data).classes
+    if there is not None:
+        attacks.check_classes([member.name for member in attack.ensemble.attacks], there)
+        metrics.check_classes(score, there)
+
+
+def sides(data: DataConfig, train: TrainConfig | PublishedConfig, score: ScoreConfig) -> None:
+    """A crop or a block must be smaller than the image, where its size is known."""
+    there = datasets.known(data).side
+    wanted = {f"score.metrics.{name}.block": given.get("block") for name, given in score.metrics.items()}
+    wanted["train.crop"] = getattr(train, "crop", None)
+    refuse(
+        f"{key}: found {size}, expected less than {there}, the pixels along a side of an image"
+        for key, size in wanted.items()
+        if there is not None and isinstance(size, int) and size >= there
+    )
+
+
+def diagonals(data: DataConfig, threat: ThreatConfig, attack: AttackConfig, sweep: SweepConfig) -> None:
+    """No L2 budget may be longer than any two images are apart, where their size is known: one in 1/255 would be."""
+    side = datasets.known(data).side
+    longest = math.inf if side is None else math.sqrt(3) * side
+    wanted = [("attack.epsilons.l2", budget) for budget in attack.epsilons.get("l2", ())]
+    wanted += [("sweep.epsilons", budget) for budget in sweep.epsilons if threat.norm == "l2"]
+    refuse(
+        f"{key}: found budget {budget:g}, allowed for l2 is 0 to {longest:.1f}, from a black to a white image"
+        for key, budget in wanted
+        if budget > longest
+    )
+
+
+def depths(model: ModelConfig, score: ScoreConfig) -> None:
+    """No more layers can have random weights than there are."""
+    wanted = {f"score.metrics.{name}.layers": given.get("layers") for name, given in score.metrics.items()}
+    numbers = {key: found for key, found in wanted.items() if isinstance(found, int)}
+    there = models.layers(model) if numbers else 0
+    refuse(
+        f"{key}: found {found}, expected all, or 1 to {there}, the convolutions and linear layers of the network"
+        for key, found in numbers.items()
+        if found > there
+    )
+
+
 def trained(train: TrainConfig | PublishedConfig) -> None:
     """Networks that are trained need a known recipe and schedule."""
     if isinstance(train, TrainConfig):
@@ -82,13 +145,18 @@ def published(train: TrainConfig | PublishedConfig, sweep: SweepConfig) -> None:
 # What no section can say of itself: the names it reads from registries, and whether sections agree. Each check runs if
 # the sections that it takes are well formed.
 CHECKS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
-    (data.check, ("data",)),
+    (datasets.check, ("data",)),
     (models.check, ("model",)),
     (trained, ("train",)),
     (published, ("train", "sweep")),
     (attributions.check, ("attribute",)),
     (metrics.check, ("score",)),
     (budgets, ("threat", "attack", "sweep")),
+    (attacked, ("data", "attack")),
+    (classes, ("data", "attack", "score")),
+    (sides, ("data", "train", "score")),
+    (diagonals, ("data", "threat", "attack", "sweep")),
+    (depths, ("model", "score")),
     (headlines, ("report", "attribute", "score")),
     (evidence, ("report", "attribute", "score")),
 )
@@ -109,11 +177,11 @@ def problems(raw: Mapping[str, Any]) -> list[str]:
                 check(*(found[name] for name in names))
         except ConfigError as error:
             lines.append(str(error))
-    return lines
+    return list(dict.fromkeys(lines))  # two checks may find the same
 
 
 def main() -> None:
-    raw = params()
+    raw = config.read()
     lines = problems(raw)
     if lines:
         raise ConfigError("\n".join(lines))

@@ -15,11 +15,11 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ValidationError, create_model
 
-from epsilens.config import Section, problems
+from epsilens.config import Section, problems, shown
 from epsilens.errors import ConfigError
 
 Entry = TypeVar("Entry")
-LABEL = re.compile(r"[\w.-]+")  # it becomes part of file names
+LABEL = re.compile(r"[A-Za-z0-9_.-]{1,40}")  # it becomes part of file names
 
 
 def choose(registry: Mapping[str, Entry], name: str, key: str) -> Entry:
@@ -27,13 +27,14 @@ def choose(registry: Mapping[str, Entry], name: str, key: str) -> Entry:
     plain, at, label = name.partition("@")
     if at and not LABEL.fullmatch(label):
         raise ConfigError(
-            f"params.yaml: {key}: found {name!r}, a label after @ has letters, digits, dots and dashes only"
+            f"params.yaml: {key}: found {shown(name)}, expected after @ a label of 1 to 40 letters, digits, dots, dashes "
+            "and underscores"
         )
     if plain in registry:
         return registry[plain]
     near = difflib.get_close_matches(plain, registry, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ConfigError(f"params.yaml: {key}: found {name!r}, known are {', '.join(registry)}{hint}")
+    raise ConfigError(f"params.yaml: {key}: found {shown(name)}, known are {', '.join(registry)}{hint}")
 
 
 def labelled(name: str) -> str:

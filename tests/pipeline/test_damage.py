@@ -6,8 +6,6 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.pipeline.conftest import Project
 
 # A file of each output, and a stage that reads it.
@@ -50,7 +48,6 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.faults(4)
 def test_a_flipped_byte_in_the_cache_is_found_by_whoever_reads_it_and_healed(project: Project) -> None:
     good = {file: (project.folder / file).read_bytes() for file in READ_BY}
     for file, stage in READ_BY.items():

@@ -34,4 +34,4 @@ def test_a_forecast_names_what_runs_and_what_comes_from_the_cache(project: Proje
     assert project.repro() == {"score@0-0", "score@4-0", "report", "track"}
 
     (line,) = forecast(project, status=1, PATH=str(tmp_path))  # no dvc there
-    assert line.startswith("error: no forecast: ")
+    assert line.startswith("error: dvc: cannot be run: ")

@@ -20,8 +20,6 @@ from epsilens.errors import NumericError
 from epsilens.metrics.evidence import Evidence
 from epsilens.types import Samples
 
-pytestmark = pytest.mark.faults(28)
-
 REFUSALS: tuple[Callable[[], Exception], ...] = (
     lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
     lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),

@@ -494,6 +494,7 @@ def test_from_parquet_to_relevance(tmp_path: Path) -> None:
         validation=1,
         evaluation=4,
         evaluation_masked=True,
+        duplicates="report",
         seed=0,
     )
     source = load(tmp_path, "test")

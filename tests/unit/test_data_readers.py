@@ -512,6 +512,7 @@ def settings(name: str, **options: Any) -> DataConfig:
         validation=1,
         evaluation=1,
         evaluation_masked=False,
+        duplicates="report",
         seed=0,
     )
 

@@ -63,6 +63,9 @@ def test_plausible_maps_are_defined_and_counted_at_both_ends():
     assert misleading == "Misleading among the plausible: 10.0 % (0.0 to 50.0) of 100 maps at ε = 8."
     assert auroc.endswith("0.600 (0.000 to 0.500) at ε = 4; 0.5 says nothing.")
     assert advice.plausible(rows, "other", LOOKS, FACTS) == []
+    robust = advice.plausible([look(RATES[0], 8.0, 0.0, maps=1, low=math.nan)], "a", LOOKS, FACTS)
+    assert "both better than the median map at ε = 8 (0.500 and 0.250)" in robust[0]
+    assert robust[1] == "Plausible: 0.0 % of 1 map at ε = 8."
     assert advice.plausible(rows[:1], "a", LOOKS, FACTS)[-1].startswith("AUROC undefined")
 
 

@@ -15,9 +15,11 @@ def test_a_recommendation_says_how_many_resamples_agree():
     wanted = {"metric": "Gini index", "training ε": 1.0, "clean accuracy": 0.9, "accuracy lost": 0.05, "quality": 0.6,
               "quality gained": 0.1, "on the front": "yes (90 % of resamples)", "knee": "no (20 % of resamples)",
               "recommended": "yes (100 % of resamples)"}  # fmt: skip
-    assert digest.recommendation([row], FACTS) == [wanted]
-    [silent] = digest.recommendation([row | {"recommended": None, "recommended_share": None}], FACTS)
+    other = row | {"epsilon": 0.0, "recommended": None, "recommended_share": None}
+    silent, shown = digest.recommendation([other, row], FACTS)
+    assert shown == wanted
     assert silent["recommended"] == "–"
+    assert digest.recommendation([row], FACTS) == []  # nothing to choose from
 
 
 def test_plausible_maps_are_those_of_all_methods():

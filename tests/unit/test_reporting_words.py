@@ -130,6 +130,25 @@ def test_cautions_say_what_is_missing():
     assert "12 single scores are undefined" in said(nan=2)
     assert "Among 3 pairs" in said()
     assert "One training ε" in said(epsilons=(1.0,))
+    assert "One training ε" not in said()
+
+
+@pytest.mark.faults(27)
+def test_one_of_everything_says_what_cannot_be_concluded():
+    """One image, one seed, one epsilon, which is not 0."""
+    one = quality(0.0, math.nan, math.nan, n=1, n_seeds=1, epsilons=(8.0,))
+    said = " ".join(cautions(one, FACTS, CONFIG))
+    for told in (
+        "One seed: the intervals hold for these very networks",
+        "One image was scored: nothing here tells how others would score.",
+        "One training ε: the study has nothing to compare it with.",
+        "No network was trained without an adversary: what that changes cannot be concluded. ε = 8 stands",
+    ):
+        assert told in said
+    assert headlines([], one, FACTS, CONFIG, norm="linf", budget=8.0)[0].note.endswith(" · 1 image")
+    usual = " ".join(cautions(quality(0.2, 0.1, 0.3), FACTS, CONFIG))
+    assert "One" not in usual
+    assert "without an adversary" not in usual
 
 
 def test_even_budgets_keep_their_scale_and_crowded_ones_do_not():

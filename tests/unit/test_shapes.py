@@ -130,6 +130,7 @@ def test_bad_options_are_all_named() -> None:
         validation=10,
         evaluation=10,
         evaluation_masked=False,
+        duplicates="report",
         seed=0,
     )
     with pytest.raises(ConfigError) as caught:

@@ -42,6 +42,7 @@ def settings(**changes: Any) -> DataConfig:
         "validation": 10,
         "evaluation": 6,
         "evaluation_masked": False,
+        "duplicates": "report",
         "seed": 0,
     }
     return DataConfig.model_validate(base | changes)
@@ -288,6 +289,20 @@ def test_duplicates_are_counted_with_their_ids() -> None:
     }
     many = manifest.duplicates({"a": make([0] * 30), "b": make([0] * 30)})["a/b"]
     assert (many["images"], len(many["examples"])) == (30, 10)
+
+
+def test_duplicates_across_splits_are_refused_unless_they_are_to_be_reported() -> None:
+    train, test = make([0, 1] * 10, 1), make([0, 1] * 5, 2)
+    given = Source(train, _with(_with(test, 2, train.images[3]), 4, train.images[3]), {}, NAMES)
+    asked = {"validation": 2, "evaluation": 4}
+    parts = splits.split(given, settings(**asked))
+    with pytest.raises(DataError, match=r"two splits: (train|validation)/test 2, e\.g\. .*data\.duplicates: report"):
+        manifest.manifest(settings(**asked, duplicates="refuse"), given, parts)
+    found = manifest.manifest(settings(**asked), given, parts)["duplicates"]
+    assert sum(both["images"] for both in found.values()) == 2
+    clean = Source(train, test, {}, NAMES)
+    parts = splits.split(clean, settings(**asked))
+    assert manifest.manifest(settings(**asked, duplicates="refuse"), clean, parts)["duplicates"]
 
 
 def test_the_manifest_says_what_there_is() -> None:

@@ -10,10 +10,11 @@ from urllib.error import HTTPError
 
 import torch
 
-from epsilens.data.source import Source, checksums, samples
+from epsilens.data.source import Known, Source, checksums, samples
 from epsilens.errors import DataError
 from epsilens.types import Samples
 
+KNOWN = Known(side=32, classes=10, train=50_000, test=10_000)
 ATTEMPTS = 2  # a download that breaks off or arrives damaged is deleted and tried once more
 
 

@@ -19,4 +19,5 @@ class DataConfig(Section):
     validation: Annotated[int, Field(ge=1)]  # training images on which epochs are selected
     evaluation: Annotated[int, Field(ge=1)]  # test images that are explained and scored
     evaluation_masked: bool  # draw these from the test images that have a mask only
+    duplicates: Literal["refuse", "report"]  # of images that are byte for byte in two of train, validation, test
     seed: Annotated[int, Field(ge=0)]

@@ -25,9 +25,13 @@ EXAMPLES = 10  # pairs of duplicates that are written down
 def manifest(config: DataConfig, source: Source, splits: Mapping[str, Samples]) -> dict[str, Any]:
     """Names, sizes, class counts, normalisation, duplicates, the checksums of what was read, the rule of boxes if any.
 
-    `mean` and `std` are those of the training split in [0, 1]. Raises DataError if a channel is constant there.
+    `mean` and `std` are those of the training split in [0, 1]. Raises DataError if a channel is constant there, or for
+    duplicates where these are refused.
     """
     train = splits["train"]
+    shared = duplicates({name: splits[name] for name in DISJOINT})
+    if config.duplicates == "refuse":
+        _refuse(shared)
     mean, std = channel_statistics(train.images)
     channels, height, width = train.images.shape[1:]
     return {
@@ -40,7 +44,7 @@ def manifest(config: DataConfig, source: Source, splits: Mapping[str, Samples]) 
         "std": std,
         "splits": {name: _facts(part, len(source.class_names)) for name, part in splits.items()},
         "sources": dict(source.files),
-        "duplicates": duplicates({name: splits[name] for name in DISJOINT}),
+        "duplicates": shared,
         **({"boxes": dict(source.boxes)} if source.boxes else {}),
     }
 
@@ -77,6 +81,15 @@ def duplicates(splits: Mapping[str, Samples]) -> dict[str, Any]:
         pairs = [[known[key], index] for key, index in both if key in known]
         found[f"{a}/{b}"] = {"images": len(pairs), "examples": pairs[:EXAMPLES]}
     return found
+
+
+def _refuse(shared: Mapping[str, Any]) -> None:
+    found = [f"{both} {of['images']}, e.g. {of['examples'][:3]}" for both, of in shared.items() if of["images"]]
+    if found:
+        raise DataError(
+            f"the same images are in two splits: {'; '.join(found)} (their ids); remove them from one, or say "
+            "data.duplicates: report in params.yaml"
+        )
 
 
 def _print(image: Tensor) -> bytes:

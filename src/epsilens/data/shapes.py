@@ -10,16 +10,16 @@ standard network uses the cue, a network trained against perturbations larger th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from epsilens.data.source import Source
+from epsilens.data.source import Known, Source
 from epsilens.randomness import generator
 from epsilens.types import Samples
 
@@ -100,6 +100,11 @@ def load(
         class_names=tuple(SHAPES),
         files={},
     )
+
+
+def known(options: Mapping[str, Any]) -> Known:
+    """What the options of `load` tell."""
+    return Known(options["size"], len(SHAPES), options["train"], options["test"])
 
 
 def _mostly(labels: Tensor, reliability: float, g: torch.Generator) -> Tensor:

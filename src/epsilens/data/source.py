@@ -20,6 +20,19 @@ split, or nothing (they are not read)."""
 
 
 @dataclass(frozen=True)
+class Known:
+    """What the options of a data set tell without its files; None where only the files do.
+
+    side: pixels, of the square images. train, test: images that the source brings.
+    """
+
+    side: int | None = None
+    classes: int | None = None
+    train: int | None = None
+    test: int | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """A data set before it is split. Ids are unique within `train`, within `test` and within each extra."""
 

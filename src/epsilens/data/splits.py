@@ -6,10 +6,19 @@ import torch
 from torch import Tensor
 
 from epsilens.data.config import DataConfig
-from epsilens.data.source import Source
+from epsilens.data.source import Known, Source
 from epsilens.errors import ConfigError
 from epsilens.randomness import generator
 from epsilens.types import Labels, Samples
+
+
+def check(config: DataConfig, known: Known) -> None:
+    """Raises ConfigError, as `split` would, for what a source of a known size cannot give."""
+    if known.test is not None:
+        _check_holdout(known.test, config)
+        _check_size("evaluation", config.evaluation, known.test)
+    if known.train is not None:
+        _check_size("validation", config.validation, known.train - 1)
 
 
 def split(source: Source, config: DataConfig) -> dict[str, Samples]:
@@ -19,7 +28,7 @@ def split(source: Source, config: DataConfig) -> dict[str, Samples]:
     images that have a mask as if there were no others. Raises ConfigError if a split is larger than what there is to draw
     from, if it would take every training image of a class, or if `data.holdout` contradicts the source.
     """
-    _check_holdout(source, config)
+    _check_holdout(None if source.test is None else len(source.test), config)
     train, test = source.train, source.test
     if test is None:
         _check_size("holdout", config.holdout, len(train) - 2)  # one image each for training and validation
@@ -92,16 +101,17 @@ def _part(samples: Samples, chosen: Tensor) -> tuple[Samples, Samples]:
     return samples[~chosen], samples[chosen]
 
 
-def _check_holdout(source: Source, config: DataConfig) -> None:
-    if source.test is None and config.holdout == 0:
+def _check_holdout(test: int | None, config: DataConfig) -> None:
+    """test: images of the source's own test split, None where it has none."""
+    if test is None and config.holdout == 0:
         raise ConfigError(
             "params.yaml: data.holdout: found 0, expected 1 or more: the data set brings no test split, "
             "so some training images have to become one"
         )
-    if source.test is not None and config.holdout > 0:
+    if test is not None and config.holdout > 0:
         raise ConfigError(
             f"params.yaml: data.holdout: found {config.holdout}, expected 0: the data set has a test split of its own "
-            f"({len(source.test)} images); where the loader has own_test, official_test keeps it beside a held-out one"
+            f"({test} images); where the loader has own_test, official_test keeps it beside a held-out one"
         )
 
 

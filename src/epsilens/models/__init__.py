@@ -55,6 +55,14 @@ def check(config: ModelConfig) -> None:
     options(choose(MODELS, config.name, "model.name").build, config.options, "model.options")
 
 
+def layers(config: ModelConfig) -> int:
+    """How many convolutions and linear layers the network has. Raises ConfigError as `check` does."""
+    factory = choose(MODELS, config.name, "model.name").build
+    with torch.device("meta"):  # shapes only, no memory
+        network = factory(3, 2, **options(factory, config.options, "model.options"))
+    return sum(weight.dim() > 1 for weight in network.parameters())
+
+
 def build(
     name: str, given: Mapping[str, Any], classes: int, mean: Sequence[float], std: Sequence[float], seed: int
 ) -> nn.Sequential:

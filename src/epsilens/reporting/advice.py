@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epsilens.reporting.config import PlausibleConfig, RecommendConfig
-from epsilens.reporting.formats import number, percent, points, spread
+from epsilens.reporting.formats import counted, number, percent, points, spread
 from epsilens.reporting.gate import Row
 from epsilens.reporting.plausible import AUROC, RATES
 from epsilens.reporting.tables import select
@@ -73,9 +73,10 @@ def plausible(rows: Sequence[Row], attribution: str, wanted: PlausibleConfig, fa
         _label(name, facts) for name in (wanted.conciseness, wanted.stability, wanted.relevance)
     )
     first = own[0]
+    reference = f"at ε = {first['epsilon']:g}" if first["epsilon"] else "of the standard network"
     control = facts["attributions"][wanted.control]["label"]
     meaning = (
-        f"Plausible: {concise} and {stable} both better than the median map of the standard network "
+        f"Plausible: {concise} and {stable} both better than the median map {reference} "
         f"({number(first['conciseness_median'])} and {number(first['stability_median'])}). "
         f"Misleading: {relevance} no better than that of the control “{control}” on the same image."
     )
@@ -92,7 +93,9 @@ def _ends(rows: Sequence[Row]) -> str:
     ends = [known[0]] if len(known) == 1 else [known[0], known[-1]]
     return (
         f"{noun}: "
-        + ", ".join(f"{spread(r, 'mean', percent)} of {r['maps']} maps at ε = {r['epsilon']:g}" for r in ends)
+        + ", ".join(
+            f"{spread(r, 'mean', percent)} of {counted(r['maps'], 'map')} at ε = {r['epsilon']:g}" for r in ends
+        )
         + "."
     )
 

@@ -30,7 +30,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 class StudyConfig(Section):
     """What the report is headed with."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]  # of folders
     description: str
 
 
@@ -86,7 +86,7 @@ class ReportConfig(Section):
 
     attribution: str
     metrics: Annotated[tuple[str, ...], Field(max_length=4)]
-    bootstrap: Annotated[int, Field(ge=100)]
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)]
     seed: Natural
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     plausible: PlausibleConfig

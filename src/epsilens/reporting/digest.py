@@ -11,7 +11,10 @@ Facts = Mapping[str, Any]
 
 
 def recommendation(rows: Sequence[Row], facts: Facts) -> list[Row]:
-    """One row a metric and training epsilon: what is gained for what, the front, its knee, the choice."""
+    """One row a metric and training epsilon: what is gained for what, the front, its knee, the choice. One epsilon alone
+    has no rows."""
+    if len({row["epsilon"] for row in rows}) < 2:
+        return []
     return [
         {
             "metric": _metric(row["metric"], facts),

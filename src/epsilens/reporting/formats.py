@@ -40,6 +40,11 @@ def spread(row: Mapping[str, Any], key: str, form: Form = number) -> str:
     return f"{form(row[key])} ({form(low).removesuffix(' %')} to {form(high).removesuffix(' %')})"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def better(described: Mapping[str, Any]) -> str:
     """Which way is better, in words."""
     return DIRECTIONS[described.get("better") or None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epsilens.reporting.config import ReportConfig
-from epsilens.reporting.formats import Form, better, number, percent, points
+from epsilens.reporting.formats import Form, better, counted, number, percent, points
 from epsilens.reporting.gate import Row
 from epsilens.reporting.style import attack_name
 from epsilens.reporting.tables import at_headline, select
@@ -48,7 +48,7 @@ def _accuracy(rows: Sequence[Row], confidence: float) -> Headline:
     )
     title += "" if row["split"] == "test" else f", {row['split'].replace('_', ' ')}"
     values, sentence = _compare([(row, row["accuracy"]) for row in rows], percent, points, confidence)
-    return Headline(title, values, sentence, f"{row['n_images']} images")
+    return Headline(title, values, sentence, counted(row["n_images"], "image"))
 
 
 def _metric(quality: Sequence[Row], metric: str, facts: Facts, config: ReportConfig) -> Headline:
@@ -56,7 +56,8 @@ def _metric(quality: Sequence[Row], metric: str, facts: Facts, config: ReportCon
     rows = select(common, attribution=config.attribution)
     described = facts["metrics"][metric]
     values, sentence = _compare([(row, row["mean"]) for row in rows], number, number, config.confidence)
-    notes = [better(described), _chance(described), _best_control(common, described, facts), f"{rows[-1]['n']} images"]
+    notes = [better(described), _chance(described), _best_control(common, described, facts)]
+    notes.append(counted(rows[-1]["n"], "image"))
     title = f"{described['label']}, {facts['attributions'][config.attribution]['label']}"
     return Headline(title, values, sentence, " · ".join(filter(None, notes)))
 
@@ -118,9 +119,7 @@ def sizes(quality: Sequence[Row]) -> dict[str, int]:
 def cautions(quality: Sequence[Row], facts: Facts, config: ReportConfig) -> list[str]:
     """What a reader must not conclude from this study."""
     n, counts = max(row["n_seeds"] for row in quality), sizes(quality)
-    lines = [_seeds(n), *_images(counts["common"], counts["all"])]
-    if len({row["epsilon"] for row in quality}) == 1:
-        lines.append("One training ε: the study has nothing to compare it with.")
+    lines = [_seeds(n), *_images(counts["common"], counts["all"]), *_epsilons({row["epsilon"] for row in quality})]
     lines += _undefined(quality, facts)
     comparisons = len({(row["metric"], row["attribution"]) for row in quality})
     lines.append(
@@ -150,9 +149,23 @@ def _images(common: int, scored: int) -> list[str]:
             "No image with a defined score is classified correctly by every network: the headline set is empty, and "
             "its numbers are missing. The tables give all images, and each network's own correct ones."
         ]
+    if scored == 1:
+        return ["One image was scored: nothing here tells how others would score."]
     if common < FEW_IMAGES:
         return [f"Only {common} of {scored} scored images are in the headline set: intervals of so few are rough."]
     return []
+
+
+def _epsilons(found: set[float]) -> list[str]:
+    lines = []
+    if len(found) == 1:
+        lines.append("One training ε: the study has nothing to compare it with.")
+    if min(found) > 0:
+        lines.append(
+            f"No network was trained without an adversary: what that changes cannot be concluded. ε = {min(found):g} stands "
+            "where the standard network should; without a network at score.audit.epsilon there is no confound audit either."
+        )
+    return lines
 
 
 def _undefined(quality: Sequence[Row], facts: Facts) -> list[str]:

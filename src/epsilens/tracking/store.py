@@ -247,10 +247,13 @@ def open_store(root: Path, experiment: str) -> Store:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with alone(root, "mlflow", 120), one_line(uri):
-        _check_writable(uri)
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        path = uri.removeprefix("sqlite:///")
+        if path != uri and "?" not in path:
+            _make(Path(path), MlflowClient)
+            _check_writable(path)
         client = MlflowClient(uri)
         return Store(client, _experiment(client, uri, root, experiment), uri)
 
@@ -269,11 +272,18 @@ def _experiment(client: MlflowClient, uri: str, root: Path, name: str) -> str:
     return found.experiment_id
 
 
-def _check_writable(uri: str) -> None:
+def _make(path: Path, client: type[MlflowClient]) -> None:
+    """Make a database whole or not at all: one whose tables are made in part can never be opened again."""
+    if not path.exists():
+        partial = path.with_name(f"{path.name}.partial")
+        for left in (partial, partial.with_name(f"{partial.name}-journal")):  # behind by a kill or a full disk
+            left.unlink(missing_ok=True)
+        client(f"sqlite:///{partial.as_posix()}").search_experiments()
+        partial.replace(path)
+
+
+def _check_writable(path: str) -> None:
     """Fail at once, and with SQLite's own words, where MLflow would retry for minutes."""
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or "?" in path:
-        return
     with closing(sqlite3.connect(path, timeout=SQLITE_PATIENCE)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.rollback()
