@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,8 +16,6 @@ def forecast(project: Project, *arguments: str, status: int = 0, **more: str) ->
 
 
 def test_a_forecast_names_what_runs_and_what_comes_from_the_cache(project: Project, tmp_path: Path) -> None:
-    assert forecast(project) == ["nothing to run: everything is up to date"]
-
     project.params({"sweep": {"epsilons": [0, 2, 4]}})
     first, *rest = forecast(project)
     assert first.startswith("to run, at most: 6 stages, about ")
@@ -36,13 +33,5 @@ def test_a_forecast_names_what_runs_and_what_comes_from_the_cache(project: Proje
     assert names.split() == [f"{stage}@{cell}" for stage in CELL_STAGES for cell in ("0-0", "4-0")]
     assert project.repro() == {"score@0-0", "score@4-0", "report", "track"}
 
-    nowhere = str(tmp_path / "nowhere")
-    (line,) = forecast(project, status=1, PATH=nowhere)
-    assert line.startswith("error: no forecast: ")
-    durations = project.folder / ".checkpoints/durations.jsonl"
-    durations.write_text("3\n", encoding="utf-8")
-    assert forecast(project) == ["nothing to run: everything is up to date"]
-    project.params({"score": {"seed": 2}})
-    (line,) = forecast(project, status=1)
-    assert line.startswith("error: no forecast: ")
-    assert os.linesep not in line
+    (line,) = forecast(project, status=1, PATH=str(tmp_path))  # no dvc there
+    assert line.startswith("error: dvc: cannot be run: ")

@@ -82,9 +82,12 @@ def test_what_the_cache_has_not_runs_unless_it_is_in_its_place(
     assert pipeline(gone).to_run({**LOCKED, "train@8-0": lost}, cache) == []
 
 
-def test_nothing_to_run_is_said(cache: Path) -> None:
+def test_what_comes_from_the_cache_is_counted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "params", lambda: {"study": {"name": "unknown", "description": ""}})
     assert forecast.forecast(pipeline({}), {}, cache) == "nothing to run: everything is up to date"
     assert forecast.forecast(pipeline({"train@8-0": MISSING}), LOCKED, cache) == "from DVC's cache: 1 stage"
+    both = pipeline({"train@8-0": MISSING, "report": OTHER})
+    assert forecast.forecast(both, LOCKED, cache).splitlines()[1:] == ["  report", "from DVC's cache: 1 stage"]
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(1.2, "1 s"), (89, "89 s"), (700, "12 min"), (9000, "2.5 h")])

@@ -310,7 +310,10 @@ class TestMirror:
 
     def test_once_only(self, home: Path) -> None:
         found = make_state(home)
-        first, second = mirrored(home, found), mirrored(home, found)
+        told: list[int] = []
+        first = mirror(home, found, Models(tiny, "none", None), told.append)
+        second = mirrored(home, found)
+        assert told == [1] * len(GRID)  # a bar counts networks
         assert (second.written, second.run, second.name) == (False, first.run, first.name)
         assert len(open_store(home, "toy").runs("")) == 1 + len(GRID)
 
