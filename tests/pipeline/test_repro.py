@@ -71,7 +71,6 @@ def test_editing_a_room_reruns_the_stages_that_reach_it(project: Project, file: 
     assert project.repro() == stages  # same results, so that nothing downstream runs
 
 
-@pytest.mark.faults(25, 30)
 def test_two_runs_in_two_folders_write_the_same_bytes(reproduced: Project, fresh: Factory, tmp_path: Path) -> None:
     """The second one with another locale, which has ASCII only, in another time zone, from files of another time."""
     other = fresh(tmp_path / "elsewhere")

@@ -38,7 +38,6 @@ STUDIES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT 
 RAW = {name: yaml.safe_load(text) for name, text in STUDIES.items()}
 LONG = int(os.environ.get("EPSILENS_FUZZ_EXAMPLES", "0"))
 
-pytestmark = pytest.mark.faults(10, 11, 12, 13)
 
 Place = tuple[str | int, ...]
 Study = dict[str, Any]

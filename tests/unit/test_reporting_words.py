@@ -133,7 +133,6 @@ def test_cautions_say_what_is_missing():
     assert "One training ε" not in said()
 
 
-@pytest.mark.faults(27)
 def test_one_of_everything_says_what_cannot_be_concluded():
     """One image, one seed, one epsilon, which is not 0."""
     one = quality(0.0, math.nan, math.nan, n=1, n_seeds=1, epsilons=(8.0,))
