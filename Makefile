@@ -7,14 +7,16 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 STAMP := .venv/.complete-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 PORT ?= 5000
-WORKERS ?= 2  # at a time: networks of `make parallel`, files of `make test`
+# At a time: networks of `make parallel`, files of `make test`.
+WORKERS ?= 2
+SEED ?= 0
 # For `make wheels`: the other machine's Python and platform, and what it lacks.
 BOX_PYTHON ?= 3.12
 BOX_PLATFORMS ?= manylinux2014_x86_64 manylinux_2_28_x86_64
 BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-inspection typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro parallel validate verify study show report compare record test slow check bench ui wheels clean
+.PHONY: help setup repro parallel validate verify study show report compare record test slow fuzz check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -82,6 +84,10 @@ test: setup  ## the whole test suite, WORKERS=2 files at a time
 
 slow: setup  ## the tests that take minutes each
 	@python -m pytest -q -m slow
+
+fuzz: setup  ## random damage to params.yaml, data and checkpoints, some ten minutes each (SEED=0)
+	@for file in tests/unit/test_*_fuzz.py; do \
+		EPSILENS_FUZZ_EXAMPLES=20000 python -m pytest -q $$file --hypothesis-profile=long --hypothesis-seed=$(SEED) || exit 1; done
 
 check: setup  ## lint, format and types
 	@ruff check .

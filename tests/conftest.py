@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The suite draws the same examples every time; `make fuzz` draws others, and many.
+settings.register_profile("suite", derandomize=True)
+settings.register_profile("long", max_examples=20_000)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent
 
