@@ -137,6 +137,19 @@ def kill(pid: int) -> None:
         os.killpg(-pid, signal.SIGKILL) if pid < 0 else os.kill(pid, signal.SIGKILL)
 
 
+def running(project: Project, stage: str) -> list[int]:
+    """Processes of a stage in this project's folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if f"stages.{stage}".encode() in words and b"python" in words[0]:
+                found += [int(process.name)] if (process / "cwd").resolve() == project.folder.resolve() else []
+        except OSError:
+            continue
+    return found
+
+
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds

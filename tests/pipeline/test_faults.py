@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.pipeline.conftest import Project, kill, started, until
+from tests.pipeline.conftest import Project, kill, running, started, until
 from tests.pipeline.test_day import runs
 
 pytestmark = [
@@ -28,19 +28,6 @@ FORGET = ("--no-run-cache",)  # else DVC would restore what the project has comp
 
 def lock(project: Project) -> bytes:
     return (project.folder / "dvc.lock").read_bytes()
-
-
-def running(project: Project, stage: str) -> list[int]:
-    """Processes of a stage in this project's folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if f"stages.{stage}".encode() in words and b"python" in words[0]:
-                found += [int(process.name)] if (process / "cwd").resolve() == project.folder.resolve() else []
-        except OSError:
-            continue
-    return found
 
 
 def spoil(project: Project, *outputs: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from epsilens.artifacts import sha256
-from tests.pipeline.conftest import Factory, Project, kill, started, until
+from tests.pipeline.conftest import Factory, Project, kill, running, started, until
 
 LONG = {"train": {"epochs": 30}, "sweep": {"epsilons": [4]}}  # a minute at most; killed long before
 TRAIN = ("python", "-m", "stages.train", "--epsilon", "4", "--seed", "0")
@@ -43,19 +43,6 @@ def steps(checkpoint: Path) -> int:
     """All steps taken; the toy study takes five an epoch."""
     _, epoch, _, step, _ = checkpoint.name.split("-")
     return 5 * int(epoch) + int(step)
-
-
-def trainers(project: Project) -> list[int]:
-    """Processes that run the train stage in this project's folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            if b"stages.train" in command and b"python" in command.split(b"\0")[0]:
-                found += [int(process.name)] if (process / "cwd").resolve() == project.folder.resolve() else []
-        except OSError:
-            continue
-    return found
 
 
 def results(project: Project) -> dict[str, str]:
@@ -91,7 +78,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(prepared: 
 def test_a_training_left_behind_by_a_killed_dvc_ends_and_is_continued(prepared: Project, undisturbed: Project) -> None:
     with started(prepared, "dvc", "repro", "train") as dvc:
         until(lambda: checkpoints(prepared))
-        (left,) = trainers(prepared)
+        (left,) = running(prepared, "train")
         os.kill(left, signal.SIGSTOP)  # it cannot notice yet: the worst case for the second
         kill(dvc.pid)
         dvc.wait()
@@ -100,7 +87,7 @@ def test_a_training_left_behind_by_a_killed_dvc_ends_and_is_continued(prepared: 
         assert second.returncode != 0
         assert "another process trains epsilon 4, seed 0" in output
         os.kill(left, signal.SIGCONT)
-        until(lambda: not trainers(prepared), 10)
+        until(lambda: not running(prepared, "train"), 10)
     output = prepared.run("dvc", "repro", "train")
     assert "continuing after epoch" in output
     assert results(prepared) == results(undisturbed)
