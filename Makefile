@@ -66,8 +66,8 @@ study: setup  ## make a study active: make study NAME=cifar10 (it becomes params
 	@cp studies/$(NAME).yaml params.yaml
 	@python -m stages.validate
 
-show: setup  ## the experiments, as many columns as fit a terminal
-	@dvc exp show --only-changed --no-pager --drop '.*/|models|State|Executor|Created'
+show: setup  ## the experiments in one narrow table: make show SORT=clean.robust
+	@python -m stages.show $(if $(SORT),--sort $(SORT))
 
 report: setup  ## figures as PDF and tables for LaTeX in reports/paper, from the rows of the present results
 	@python -m stages.paper
