@@ -16,7 +16,8 @@ BOX_PLATFORMS ?= manylinux2014_x86_64 manylinux_2_28_x86_64
 BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-inspection typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro parallel validate verify study show report compare record test slow fuzz check bench ui wheels clean
+.NOTPARALLEL:
+.PHONY: help setup repro parallel networks validate verify study show report compare record test slow fuzz check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,11 +38,12 @@ $(STAMP): requirements.txt requirements-dev.txt
 
 setup: $(STAMP)  ## create .venv and install what is pinned in requirements*.txt
 
-parallel: validate  ## as repro, but WORKERS=2 networks at a time, each with its share of the cores
+parallel: networks repro  ## as repro, but WORKERS=2 networks at a time, each with its share of the cores
+
+networks: validate
 	@dvc repro prepare
 	@stages=$$(python -m stages.forecast --names) && [ -z "$$stages" ] || \
 		{ python scripts/sweep.py --workers $(WORKERS) --only $$stages && dvc commit --quiet --force $$stages; }
-	@$(MAKE) --no-print-directory repro
 
 verify: setup  ## hold outputs and DVC's cache against their checksums; what is damaged is removed, to be made anew
 	@python -m stages.verify
