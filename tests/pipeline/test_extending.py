@@ -57,7 +57,7 @@ def laid_over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def extended(root: Path, tmp_path_factory: pytest.TempPathFactory, fresh: Any) -> Any:  # of conftest
     """The toy study in which every example of the page was followed, and the tests that the page names."""
     project = fresh(tmp_path_factory.mktemp("extended"))
-    for name in ("tests", "docs", "pyproject.toml"):
+    for name in ("tests", "docs", "pyproject.toml", "Makefile"):
         copy = shutil.copytree if (root / name).is_dir() else shutil.copy
         copy(root / name, project.folder / name)
     commands: list[str] = []
