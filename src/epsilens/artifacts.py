@@ -84,6 +84,8 @@ def sealed(folder: Path, *names: str) -> Path:
 
     DVC takes what lies in its cache for what was put there. Raises DataError that names every file that is missing or other.
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is missing; `dvc repro` makes it")
     recorded = read_json(folder / SEAL)
     wrong = [str(folder / name) for name in names or recorded if not _as_recorded(folder / name, recorded.get(name))]
     if wrong:
@@ -183,7 +185,7 @@ def read_rows(path: Path) -> pa.Table:
     """Raises DataError if the file is missing or is no parquet."""
     try:
         return pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as parquet: {error}") from None
 
 

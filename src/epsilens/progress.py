@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,9 +55,12 @@ def progress(what: str, total: int, unit: str, *, begun: int = 0, shown: bool = 
         text = "{desc}: {n_fmt} of {total_fmt} {unit}, {remaining} left"
         how = {"file": Lines(sys.stderr), "delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY, "unit": unit}
         how |= {"bar_format": text, "miniters": 1}
+    started = time.monotonic()
     with tqdm(desc=what, total=total, initial=begun, leave=False, disable=not shown, **how) as bar:
         try:
             yield bar.update
         except BaseException:
             bar.leave = True
+            if time.monotonic() - started >= how["delay"]:
+                bar.delay = 0.0  # it was seen, even if the interrupt came before tqdm could note that
             raise

@@ -123,5 +123,5 @@ def test_an_attribution_parameter_leaves_training_and_attacks_alone(project: Pro
 def test_a_stage_says_what_is_missing(fresh: Factory, tmp_path: Path) -> None:
     project = fresh(tmp_path / "new")
     output = project.run("python", "-m", "stages.train", "--epsilon", "4", "--seed", "0", status=3)
-    assert "data/prepared/manifest.json" in output
+    assert "error: data/prepared: is missing; `dvc repro` makes it" in output
     assert "Traceback" not in output

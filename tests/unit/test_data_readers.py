@@ -318,6 +318,25 @@ def test_missing_and_damaged_parquet_files(parquet_root: Path) -> None:
         parquet.load(parquet_root, path="set", size=4, own_test="test")
 
 
+@pytest.mark.parametrize("name", [b"path", b"label"])
+def test_columns_that_are_no_utf8_are_an_error(tmp_path: Path, name: bytes) -> None:
+    file = tmp_path / "train-0.parquet"
+    shard(file, [encoded(noise(0))] * 2, [0, 1], names="cat,dog")
+    content = file.read_bytes()
+    assert name in content
+    file.write_bytes(content.replace(name, b"\x80" + name[1:]))
+    with pytest.raises(DataError, match=r"train-0\.parquet: "):
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore")
+
+
+def test_class_names_that_are_no_utf8_are_an_error(tmp_path: Path) -> None:
+    rows = pa.array([{"bytes": encoded(noise(0)), "path": ""}], IMAGE_TYPE)
+    table = pa.table({"img": rows, "label": [0]}).replace_schema_metadata({b"class_names": b"\x80at"})
+    pq.write_table(table, tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match=r"train-0\.parquet: cannot be read as parquet: 'utf-8'"):
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore")
+
+
 # --- folder
 
 

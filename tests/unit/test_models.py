@@ -10,7 +10,7 @@ from torch import nn
 
 from epsilens import artifacts, models
 from epsilens.errors import ConfigError, DataError
-from epsilens.models import MODELS, build
+from epsilens.models import MODELS, build, resnet
 from epsilens.models import checkpoints as networks
 from epsilens.models.config import ModelConfig
 from tests.options import of_network
@@ -48,6 +48,24 @@ def test_nothing_clamps_saturated_pixels(name: str) -> None:
     x = (torch.rand(2, 1, 16, 16) < 0.5).float().requires_grad_()
     (gradient,) = torch.autograd.grad(network(x)[:, 0].sum(), x)
     assert (gradient != 0).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_narrow_projection_has_a_stride(name: str) -> None:
+    """oneDNN's gradient of its weights writes past its memory (oneDNN issue 6035)."""
+    for module in build(name, OPTIONS[name], classes=3, mean=[0.5], std=[0.2], seed=0).modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            assert module.stride == (1, 1) or module.in_channels >= resnet.NARROW
+
+
+@pytest.mark.parametrize("inputs", [4, resnet.NARROW - 1, resnet.NARROW])
+@pytest.mark.parametrize("side", [7, 8])
+def test_a_projection_is_a_strided_convolution(inputs: int, side: int) -> None:
+    projection = resnet.Projection(inputs, 5, 2).eval()
+    plain = nn.Conv2d(inputs, 5, 1, 2, bias=False)
+    plain.load_state_dict(projection[0].state_dict())
+    x = torch.rand(2, inputs, side, side)
+    torch.testing.assert_close(projection(x), projection[1](plain(x)))
 
 
 def test_normalisation_is_the_first_layer() -> None:

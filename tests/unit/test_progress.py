@@ -10,8 +10,6 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,22 +50,38 @@ def loop(root: Path, *, every: float = 0.05, shown: bool = True) -> list[str]:
     return [sys.executable, "-c", LOOP.format(src=str(root / "src"), every=every, shown=shown)]
 
 
+END = b"<the end>"
+
+
+class Terminal:
+    """A terminal of 24 rows and 100 columns: `child` is what a command gets, `written` what was written there."""
+
+    def __init__(self) -> None:
+        self.parent, self.child = pty.openpty()
+        self.written = b""
+        fcntl.ioctl(self.child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+
+    def until(self, sign: bytes) -> None:
+        while sign not in self.written:
+            self.written += os.read(self.parent, 4096)
+
+    def close(self) -> str:
+        """What was written. `child` stays open until all is read: what is still on its way when the last one closes it
+        may be lost."""
+        os.write(self.child, END)
+        self.until(END)
+        os.close(self.child)
+        os.close(self.parent)
+        return self.written.removesuffix(END).decode()
+
+
 def terminal(command: list[str]) -> str:
-    """What a command writes to a terminal of 24 rows and 100 columns."""
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    with subprocess.Popen(command, stdout=child, stderr=child) as process:
-        os.close(child)
-        written = b"".join(read(parent))
-    os.close(parent)
+    """What a command writes to a terminal."""
+    shown = Terminal()
+    process = subprocess.run(command, stdout=shown.child, stderr=shown.child, check=False)
+    written = shown.close()
     assert process.returncode == 0, written
-    return written.decode()
-
-
-def read(terminal: int) -> Iterator[bytes]:
-    with suppress(OSError):  # the other end is closed
-        while found := os.read(terminal, 4096):
-            yield found
+    return written
 
 
 def test_a_terminal_has_a_bar_with_count_rate_and_time_left(root: Path) -> None:
@@ -115,19 +129,15 @@ def screen(written: str) -> list[str]:
 
 
 def test_after_ctrl_c_the_bar_stays_and_the_message_has_a_line_of_its_own(root: Path) -> None:
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    shown = Terminal()
     command = [sys.executable, "-c", STOPPED.format(root=str(root))]
-    with subprocess.Popen(command, stdin=child, stdout=child, stderr=child, start_new_session=True) as process:
-        os.close(child)
-        written, reading = b"", read(parent)
-        while b"steps/s" not in written:
-            written += next(reading)
-        os.write(parent, b"\x03")
-        written += b"".join(reading)
-    os.close(parent)
+    streams = {"stdin": shown.child, "stdout": shown.child, "stderr": shown.child}
+    with subprocess.Popen(command, **streams, start_new_session=True) as process:
+        shown.until(b"steps/s")
+        os.write(shown.parent, b"\x03")
+    written = shown.close()
     assert process.returncode == 130, written
-    assert b"Traceback" not in written
-    bar, *lines = screen(written.decode())
+    assert "Traceback" not in written
+    bar, *lines = screen(written)
     assert re.match(r"epoch 1/6: +\d+%\|.*\| \d+/4000 \[\d\d:\d\d<", bar)
     assert lines == ["stopped; `dvc repro` continues from here", ""]

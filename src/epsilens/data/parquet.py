@@ -72,7 +72,7 @@ def _class_names(file: Path) -> list[str]:
     """From the metadata key `class_names` (separated by commas) or from Hugging Face's own ClassLabel feature."""
     with _reading(file):
         metadata = pq.read_schema(file).metadata or {}
-    names: Any = metadata[b"class_names"].decode().split(",") if b"class_names" in metadata else None
+        names: Any = metadata[b"class_names"].decode().split(",") if b"class_names" in metadata else None
     if names is None and b"huggingface" in metadata:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
@@ -87,7 +87,7 @@ def _class_names(file: Path) -> list[str]:
 def _reading(file: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last: of names that are not UTF-8
         raise DataError(f"{file}: cannot be read as parquet: {error}") from None
 
 

@@ -12,6 +12,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
+# Channels below which oneDNN's gradient of the weights of a strided 1x1 convolution in channels_last layout writes past its
+# memory: seen with 2 to 6 (AVX2, torch 2.14.1), known with fewer than 8 (oneDNN issue 6035). Blocks of AVX-512 have 16.
+NARROW = 16
+
 Width = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -19,11 +23,23 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 
 
+class Projection(nn.Sequential):
+    """A 1x1 convolution with a stride.
+
+    With fewer than NARROW input channels it is taken of every `stride`-th pixel instead, which is the same.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        self.step = stride if inputs < NARROW else 1
+        super().__init__(_conv(inputs, outputs, 1, stride // self.step), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if self.step == 1 else x[..., :: self.step, :: self.step])
+
+
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The input itself; a 1x1 convolution where the shape changes."""
-    if stride == 1 and inputs == outputs:
-        return nn.Identity()
-    return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    """The input itself; a projection where the shape changes."""
+    return nn.Identity() if stride == 1 and inputs == outputs else Projection(inputs, outputs, stride)
 
 
 class BasicBlock(nn.Module):
