@@ -16,6 +16,8 @@ def main() -> None:
         print(f"{name}: {part['images']} images, {part['masks']} with a mask")
     for what, found in facts.get("boxes", {}).items():
         print(f"boxes: {what.replace('_', ' ')}: {found}")
+    if skipped := facts.get("skipped"):
+        print(f"note: {len(skipped)} images cannot be read and were left out, e.g. {', '.join(skipped[:3])}")
     for pair, found in facts["duplicates"].items():
         if found["images"]:
             print(f"note: {found['images']} identical images in {pair}, e.g. {found['examples'][:3]}")

@@ -20,7 +20,7 @@ CHANGES = {
     "score": {"audit": {"scale": [], "blur": [], "temperature": []}},
     "report": {"metrics": ["gini", "direction_sensitivity", "road_gap"]},
 }
-OPTIONS = {"path": "raw data", "size": 16, "resize": None, "own_test": "test", "boxes": []}
+OPTIONS = {"path": "raw data", "size": 16, "resize": None, "own_test": "test", "boxes": [], "on_bad": "refuse"}
 
 
 def draw(folder: Path, count: int, name: str, label: int) -> None:

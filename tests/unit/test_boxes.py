@@ -179,7 +179,7 @@ def shard(path: Path, column: pa.Array | None, size: tuple[int, int] = (8, 4), s
 
 
 def load(root: Path, own_test: Any = "ignore") -> Any:
-    return parquet.load(root, path=".", size=4, own_test=own_test)
+    return parquet.load(root, path=".", size=4, own_test=own_test, on_bad="refuse")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, *given: str, size: int = 20, resize: int | None = None, own_test: Any = "test") -> Any:
-    return folder.load(root, path="set", size=size, resize=resize, own_test=own_test, boxes=list(given))
+    return folder.load(
+        root, path="set", size=size, resize=resize, own_test=own_test, on_bad="refuse", boxes=list(given)
+    )
 
 
 RIGHT = [10, 0, 19, 9]  # the right half: its last pixel is 19

@@ -167,12 +167,20 @@ def test_many_pictures_keep_their_order(side: int) -> None:
     images = [noise(i, side, side) for i in range(decode.CHUNK * 2 + 3)]
     contents = [encoded(image) for image in images]
     assert (len(contents[0]) > decode.THREADS_PAY) == (side == 64)
-    found, frames = decode.decode_all(contents, [str(i) for i in range(len(images))], Fit(side))
-    assert torch.equal(found, torch.stack([channels_first(image) for image in images]))
-    assert frames == [Frame(side, side, 1)] * len(images)
+    names = [str(i) for i in range(len(images))]
+    found = decode.decode_all(contents, names, Fit(side))
+    expected = torch.stack([channels_first(image) for image in images])
+    assert torch.equal(found.images, expected)
+    assert found.frames == [Frame(side, side, 1)] * len(images)
+    assert (found.kept, found.bad) == (list(range(len(images))), [])
     contents[40] = contents[40][:-40]
     with pytest.raises(DataError, match=r"^40: "):
-        decode.decode_all(contents, [str(i) for i in range(len(images))], Fit(side))
+        decode.decode_all(contents, names, Fit(side))
+    rest = [i for i in range(len(images)) if i != 40]
+    found = decode.decode_all(contents, names, Fit(side), "skip")
+    assert (found.kept, found.bad) == (rest, [40])
+    assert torch.equal(found.images, expected[rest])
+    assert len(found.frames) == len(rest)
 
 
 # --- parquet
@@ -193,7 +201,7 @@ def parquet_root(tmp_path: Path) -> Path:
 
 
 def test_parquet_in_the_order_of_file_and_row(parquet_root: Path) -> None:
-    source = parquet.load(parquet_root, path="set", size=4, own_test="test")
+    source = parquet.load(parquet_root, path="set", size=4, own_test="test", on_bad="refuse")
     assert source.class_names == ("cat", "dog", "fox")
     assert source.train.labels.tolist() == [2, 1, 0]
     assert source.train.ids.tolist() == [0, 1, 2]
@@ -209,7 +217,7 @@ def test_parquet_in_the_order_of_file_and_row(parquet_root: Path) -> None:
 
 
 def test_boxes_are_scaled_with_their_image(parquet_root: Path) -> None:
-    masks = parquet.load(parquet_root, path="set", size=4, own_test="test").train.masks
+    masks = parquet.load(parquet_root, path="set", size=4, own_test="test", on_bad="refuse").train.masks
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[1:3, 1:2] = True  # x 4..8 of 16 and y 2..6 of 8, on 4 x 4
     assert torch.equal(masks[1], expected)
@@ -218,11 +226,11 @@ def test_boxes_are_scaled_with_their_image(parquet_root: Path) -> None:
 
 
 def test_own_test_files_go_where_params_say(parquet_root: Path) -> None:
-    kept = parquet.load(parquet_root, path="set", size=4, own_test="official_test")
+    kept = parquet.load(parquet_root, path="set", size=4, own_test="official_test", on_bad="refuse")
     assert kept.test is None
     assert kept.extras["official_test"].labels.tolist() == [1, 0]
     (parquet_root / "set/test-00000-of-00001.parquet").write_bytes(b"not even read")
-    ignored = parquet.load(parquet_root, path="set", size=4, own_test="ignore")
+    ignored = parquet.load(parquet_root, path="set", size=4, own_test="ignore", on_bad="refuse")
     assert ignored.test is None
     assert ignored.extras == {}
     assert "test-00000-of-00001.parquet" not in ignored.files
@@ -230,22 +238,22 @@ def test_own_test_files_go_where_params_say(parquet_root: Path) -> None:
 
 def test_validation_files_serve_without_test_files(parquet_root: Path) -> None:
     shard(parquet_root / "set/validation-0.parquet", [encoded(noise(5))], [2])
-    both = parquet.load(parquet_root, path="set", size=4, own_test="test").test
+    both = parquet.load(parquet_root, path="set", size=4, own_test="test", on_bad="refuse").test
     (parquet_root / "set/test-00000-of-00001.parquet").unlink()
-    only = parquet.load(parquet_root, path="set", size=4, own_test="test").test
+    only = parquet.load(parquet_root, path="set", size=4, own_test="test", on_bad="refuse").test
     assert both is not None
     assert only is not None
     assert (len(both), only.labels.tolist()) == (2, [2])
     (parquet_root / "set/validation-0.parquet").unlink()
     with pytest.raises(DataError, match="own_test: test; say ignore"):
-        parquet.load(parquet_root, path="set", size=4, own_test="test")
+        parquet.load(parquet_root, path="set", size=4, own_test="test", on_bad="refuse")
 
 
 def test_hugging_face_class_labels_and_column_name(tmp_path: Path) -> None:
     feature = {"info": {"features": {"label": {"names": ["a, b", "c"], "_type": "ClassLabel"}}}}
     metadata = {"huggingface": json.dumps(feature)}
     shard(tmp_path / "train-0.parquet", [encoded(noise(0))], [1], names=None, image="image", metadata=metadata)
-    assert parquet.load(tmp_path, path=".", size=4, own_test="ignore").class_names == ("a, b", "c")
+    assert parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="refuse").class_names == ("a, b", "c")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +274,7 @@ def test_bad_rows_are_named(
     monkeypatch.setattr(parquet, "BATCH", 2)  # rows count on from one batch to the next
     shard(tmp_path / "train-0.parquet", contents, labels)
     with pytest.raises(DataError, match=r"train-0\.parquet: " + message):
-        parquet.load(tmp_path, path=".", size=4, own_test="ignore")
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="refuse")
 
 
 def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
@@ -274,20 +282,20 @@ def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
     table = pa.table({"img": rows, "label": [0, 0]}).replace_schema_metadata({"class_names": "cat"})
     pq.write_table(table, tmp_path / "train-0.parquet")
     with pytest.raises(DataError, match="row 1: is empty"):
-        parquet.load(tmp_path, path=".", size=4, own_test="ignore")
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="refuse")
 
 
 @pytest.mark.parametrize("names", [None, "cat,cat,dog", "cat,,dog"])
 def test_class_names_must_be_there_and_distinct(tmp_path: Path, names: str | None) -> None:
     shard(tmp_path / "train-0.parquet", [encoded(noise(0))], [0], names=names)
     with pytest.raises(DataError, match=r"train-0\.parquet: found class names"):
-        parquet.load(tmp_path, path=".", size=4, own_test="ignore")
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="refuse")
 
 
 def test_shards_must_agree_on_class_names(parquet_root: Path) -> None:
     shard(parquet_root / "set/train-00002.parquet", [encoded(noise(0))], [0], names="cat,fox,dog")
     with pytest.raises(DataError, match=r"train-00002\.parquet: its class names differ"):
-        parquet.load(parquet_root, path="set", size=4, own_test="test")
+        parquet.load(parquet_root, path="set", size=4, own_test="test", on_bad="refuse")
 
 
 @pytest.mark.parametrize(
@@ -303,19 +311,41 @@ def test_wrong_columns_are_named(tmp_path: Path, columns: dict[str, Any], messag
     table = pa.table(columns).replace_schema_metadata({"class_names": "cat"})
     pq.write_table(table, tmp_path / "train-0.parquet")
     with pytest.raises(DataError, match=r"train-0\.parquet: " + message):
-        parquet.load(tmp_path, path=".", size=4, own_test="ignore")
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="refuse")
 
 
 def test_missing_and_damaged_parquet_files(parquet_root: Path) -> None:
     with pytest.raises(DataError, match=r"absent: no such folder.*EPSILENS_DATA"):
-        parquet.load(parquet_root, path="absent", size=4, own_test="test")
+        parquet.load(parquet_root, path="absent", size=4, own_test="test", on_bad="refuse")
     (parquet_root / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: holds no train-"):
-        parquet.load(parquet_root, path="empty", size=4, own_test="test")
+        parquet.load(parquet_root, path="empty", size=4, own_test="test", on_bad="refuse")
     file = parquet_root / "set/train-00001-of-00002.parquet"
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: cannot be read as parquet"):
-        parquet.load(parquet_root, path="set", size=4, own_test="test")
+        parquet.load(parquet_root, path="set", size=4, own_test="test", on_bad="refuse")
+
+
+def test_bad_pictures_are_left_out_and_written_down_where_the_study_says_so(tmp_path: Path) -> None:
+    """Ids count them, so that those of the others stay what they were."""
+    files = [
+        ([b"", encoded(noise(0)), b"no picture"], [7, 2, 1]),
+        ([encoded(noise(1)), None, encoded(noise(2))], [0, 0, 1]),
+    ]
+    for number, (contents, labels) in enumerate(files):
+        shard(tmp_path / f"train-{number}.parquet", contents, labels)
+    source = parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="skip")
+    assert source.train.ids.tolist() == [1, 3, 5]
+    assert source.train.labels.tolist() == [2, 0, 1]
+    assert torch.equal(source.train.images, torch.stack([channels_first(noise(seed)) for seed in range(3)]))
+    assert source.skipped == ("train-0.parquet: row 0", "train-0.parquet: row 2", "train-1.parquet: row 1")
+    shard(tmp_path / "train-0.parquet", [encoded(noise(0)), b""], [3, 0])
+    with pytest.raises(DataError, match=r"train-0\.parquet: row 0: found label 3"):  # nothing else is forgiven
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="skip")
+    for number in range(2):
+        shard(tmp_path / f"train-{number}.parquet", [b""], [0])
+    with pytest.raises(DataError, match=r"train-0\.parquet: holds no images that can be read"):
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="skip")
 
 
 @pytest.mark.parametrize("name", [b"path", b"label"])
@@ -326,7 +356,7 @@ def test_columns_that_are_no_utf8_are_an_error(tmp_path: Path, name: bytes) -> N
     assert name in content
     file.write_bytes(content.replace(name, b"\x80" + name[1:]))
     with pytest.raises(DataError, match=r"train-0\.parquet: "):
-        parquet.load(tmp_path, path=".", size=4, own_test="ignore")
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="refuse")
 
 
 def test_class_names_that_are_no_utf8_are_an_error(tmp_path: Path) -> None:
@@ -334,7 +364,7 @@ def test_class_names_that_are_no_utf8_are_an_error(tmp_path: Path) -> None:
     table = pa.table({"img": rows, "label": [0]}).replace_schema_metadata({b"class_names": b"\x80at"})
     pq.write_table(table, tmp_path / "train-0.parquet")
     with pytest.raises(DataError, match=r"train-0\.parquet: cannot be read as parquet: 'utf-8'"):
-        parquet.load(tmp_path, path=".", size=4, own_test="ignore")
+        parquet.load(tmp_path, path=".", size=4, own_test="ignore", on_bad="refuse")
 
 
 # --- folder
@@ -355,7 +385,7 @@ def image_root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
 def test_folder_in_the_order_of_class_and_name(image_root: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     monkeypatch.setattr(folder, "BATCH", batch)
-    source = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test")
+    source = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test", on_bad="refuse")
     assert source.class_names == ("ant hill", "dog")
     assert source.train.labels.tolist() == [0, 1, 1]
     assert source.train.ids.tolist() == [0, 1, 2]
@@ -366,30 +396,49 @@ def test_folder_in_the_order_of_class_and_name(image_root: Path, monkeypatch: py
     assert source.train.masks.shape == (3, 4, 4)
 
 
+def test_bad_files_are_left_out_and_written_down_where_the_study_says_so(image_root: Path) -> None:
+    options = {"path": "set", "size": 4, "resize": None, "boxes": [], "own_test": "test"}
+    whole = folder.load(image_root, **options, on_bad="skip")
+    assert whole.skipped == ()
+    (image_root / "set/train/dog/a.png").write_bytes(b"")
+    (image_root / "set/val/dog/q.png").write_bytes(b"\x89PNG")
+    found = folder.load(image_root, **options, on_bad="skip")
+    assert found.skipped == ("train/dog/a.png", "val/dog/q.png")
+    kept = whole.train.ids != whole.class_names.index("dog")  # one of the class ant hill, then a.png of two of dog
+    assert torch.equal(found.train.ids, whole.train.ids[kept])
+    assert torch.equal(found.train.images, whole.train.images[kept])
+    assert found.files != whole.files  # they are a part of what was read
+    (image_root / "set/val/ant hill/r.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"val: holds no images that can be read"):
+        folder.load(image_root, **options, on_bad="skip")
+
+
 def test_the_folder_checksum_covers_names_and_bytes(image_root: Path) -> None:
-    before = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test").files
+    before = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test", on_bad="refuse").files
     listing = "".join(
         f"{hashlib.sha256((image_root / 'set/val' / name).read_bytes()).hexdigest()}  {name}\n"
         for name in ("ant hill/r.png", "dog/q.png")
     )
     assert before["val"] == hashlib.sha256(listing.encode()).hexdigest()
     (image_root / "set/train/dog/a.png").rename(image_root / "set/train/dog/aa.png")
-    after = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test").files
+    after = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test", on_bad="refuse").files
     assert after["train"] != before["train"]
     assert after["val"] == before["val"]
 
 
 def test_test_goes_before_val(image_root: Path) -> None:
     shutil.copytree(image_root / "set/train", image_root / "set/test")
-    kept = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="official_test")
+    kept = folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="official_test", on_bad="refuse")
     assert kept.test is None
     assert len(kept.extras["official_test"]) == 3
-    assert set(folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="ignore").files) == {"train"}
+    assert set(
+        folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="ignore", on_bad="refuse").files
+    ) == {"train"}
 
 
 def test_bad_folders_are_named(image_root: Path) -> None:
     def load() -> Any:
-        return folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test")
+        return folder.load(image_root, path="set", size=4, resize=None, boxes=[], own_test="test", on_bad="refuse")
 
     (image_root / "set/val/eel").mkdir()
     with pytest.raises(DataError, match=r"val/eel: no class of that name"):
@@ -537,7 +586,7 @@ def settings(name: str, **options: Any) -> DataConfig:
 
 
 def test_data_sets_are_chosen_by_name(parquet_root: Path) -> None:
-    config = settings("parquet", path="set", size=4, own_test="test")
+    config = settings("parquet", path="set", size=4, own_test="test", on_bad="refuse")
     assert data.check(config) == config.options
     assert len(data.load(config, parquet_root).train) == 3
     with pytest.raises(ConfigError, match=r"data\.name: found 'parket', known are shapes, .*did you mean 'parquet'"):
@@ -546,7 +595,9 @@ def test_data_sets_are_chosen_by_name(parquet_root: Path) -> None:
 
 def test_all_wrong_options_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
-        data.check(settings("folder", size=0, own_test="maybe", colour=True))
+        data.check(settings("folder", size=0, own_test="maybe", on_bad="forget", colour=True))
     lines = str(caught.value).splitlines()
     keys = {line.split(": ")[1] for line in lines}
-    assert keys == {f"data.options.{key}" for key in ("path", "size", "resize", "own_test", "boxes", "colour")}
+    assert keys == {
+        f"data.options.{key}" for key in ("path", "size", "resize", "own_test", "boxes", "on_bad", "colour")
+    }

@@ -152,7 +152,7 @@ def test_a_contradiction_is_one_line_with_its_key(changes: dict[str, Any], told:
         {"threat.norm": "l2", "sweep.epsilons": [0, 55.4], "attack.epsilon": 1.0},
         {"sweep.epsilons": [8]},  # the audit's epsilon is none of these: there is no audit, and the report says so
         {"data.name": "folder", "attack.images": 10**6, "attack.epsilons.l2": [300],
-         "data.options": {"path": "x", "size": 224, "resize": None, "own_test": "test", "boxes": []}},
+         "data.options": {"path": "x", "size": 224, "resize": None, "own_test": "test", "boxes": [], "on_bad": "refuse"}},
     ],
 )  # fmt: skip
 def test_the_most_that_is_allowed_is_allowed(changes: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / "d" / split / "cat").mkdir(parents=True)
         Image.new("RGB", (8, 8), "red").save(tmp_path / "d" / split / "cat" / "a.png")
-    options = {"path": "d", "size": 8, "resize": None, "own_test": "test", "boxes": []}
+    options = {"path": "d", "size": 8, "resize": None, "own_test": "test", "boxes": [], "on_bad": "refuse"}
     settings = DataConfig.model_validate(PARAMS["data"] | {"name": "folder", "options": options})
     with pytest.raises(DataError, match=r"data set folder: found one class \(cat\), expected two or more"):
         data.load(settings, tmp_path)

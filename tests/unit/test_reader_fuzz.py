@@ -77,7 +77,7 @@ def test_any_folder_is_a_source_or_an_error(images: Path, contents: list[bytes],
         (images / "set" / "train" / name).mkdir(exist_ok=True)
     except (OSError, ValueError):  # no name for a folder
         return
-    options: dict[str, Any] = {"size": 4, "resize": None, "own_test": "ignore", "boxes": []}
+    options: dict[str, Any] = {"size": 4, "resize": None, "own_test": "ignore", "boxes": [], "on_bad": "refuse"}
     try:
         source = folder.load(images, path="set", **options)
     except DataError as error:
@@ -125,7 +125,7 @@ def read_parquet(images: Path, content: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     try:
-        source = parquet.load(images, path="shards", size=4, own_test="ignore")
+        source = parquet.load(images, path="shards", size=4, own_test="ignore", on_bad="refuse")
     except DataError as error:
         assert "train-0.parquet" in str(error)
     else:

@@ -233,7 +233,7 @@ def test_too_few_masked_images_are_named() -> None:
 # --- manifest
 
 
-def test_the_manifest_speaks_of_boxes_only_where_they_were_read() -> None:
+def test_the_manifest_speaks_of_boxes_and_skipped_images_only_where_there_are_any() -> None:
     given = source()
     found = splits.split(given, settings())
     assert set(manifest.manifest(settings(), given, found)) == {
@@ -241,6 +241,8 @@ def test_the_manifest_speaks_of_boxes_only_where_they_were_read() -> None:
     }  # fmt: skip
     boxed = Source(given.train, given.test, given.extras, NAMES, {}, {"rule": "r", "images_with_boxes": 3})
     assert manifest.manifest(settings(), boxed, found)["boxes"] == {"rule": "r", "images_with_boxes": 3}
+    partly = Source(given.train, given.test, given.extras, NAMES, skipped=("a.png", "b.png"))
+    assert manifest.manifest(settings(), partly, found)["skipped"] == ["a.png", "b.png"]
 
 
 def test_channel_statistics_in_closed_form() -> None:

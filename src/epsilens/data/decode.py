@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ CHUNK = 32  # pictures that a thread takes at once; one by one, the queue costs 
 # of 5 kB 0.25 s and 0.17 s. On cores that are busy otherwise threads gained nothing, with 42-kB JPEG neither.
 THREADS_PAY = 4096
 
+
+OnBad = Literal["refuse", "skip"]
+"""What becomes of a picture that cannot be read: an error with its name, or it is left out and its name written down."""
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
@@ -111,12 +115,33 @@ def decode(content: bytes, name: str, fit: Fit) -> tuple[Tensor, Frame]:
     return pixels(image, fit), frame
 
 
-def decode_all(contents: Sequence[bytes], names: Sequence[str], fit: Fit) -> tuple[Tensor, list[Frame]]:
-    """`decode` of several: uint8 [N, 3, size, size] and N frames, in the given order. Raises DataError."""
+@dataclass(frozen=True)
+class Decoded:
+    """Those of several pictures that could be read: uint8 [N, 3, size, size], N frames, and which ones they are.
 
-    def chunk(first: int) -> list[tuple[Tensor, Frame]]:
+    kept: N places among all, rising; bad: the places of the others.
+    """
+
+    images: Tensor
+    frames: list[Frame]
+    kept: list[int]
+    bad: list[int]
+
+
+def decode_all(contents: Sequence[bytes], names: Sequence[str], fit: Fit, on_bad: OnBad = "refuse") -> Decoded:
+    """`decode` of several, in the given order. Raises DataError, unless bad ones are skipped."""
+
+    def one(content: bytes, name: str) -> tuple[Tensor, Frame] | None:
+        try:
+            return decode(content, name, fit)
+        except DataError:
+            if on_bad == "refuse":
+                raise
+            return None
+
+    def chunk(first: int) -> list[tuple[Tensor, Frame] | None]:
         part = slice(first, first + CHUNK)
-        return [decode(content, name, fit) for content, name in zip(contents[part], names[part], strict=True)]
+        return [one(content, name) for content, name in zip(contents[part], names[part], strict=True)]
 
     firsts = range(0, len(contents), CHUNK)
     if sum(map(len, contents)) < THREADS_PAY * len(contents):
@@ -124,5 +149,9 @@ def decode_all(contents: Sequence[bytes], names: Sequence[str], fit: Fit) -> tup
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             chunks = list(pool.map(chunk, firsts))
-    decoded = [item for items in chunks for item in items]
-    return torch.stack([image for image, _ in decoded]), [frame for _, frame in decoded]
+    decoded = dict(enumerate(item for items in chunks for item in items))
+    good = {place: item for place, item in decoded.items() if item is not None}
+    images = (
+        torch.stack([image for image, _ in good.values()]) if good else torch.empty(0, 3, fit.size, fit.size).byte()
+    )
+    return Decoded(images, [frame for _, frame in good.values()], list(good), sorted(decoded.keys() - good))

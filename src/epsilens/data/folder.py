@@ -14,7 +14,7 @@ from torch import Tensor
 
 from epsilens.data import boxes
 from epsilens.data.annotations import Annotations, open_all
-from epsilens.data.decode import BATCH, Fit, decode_all
+from epsilens.data.decode import BATCH, Fit, OnBad, decode_all
 from epsilens.data.source import OwnTest, Source, assemble, existing_folder, read_bytes, samples
 from epsilens.errors import ConfigError, DataError
 from epsilens.types import Samples
@@ -28,14 +28,15 @@ def load(
     resize: Annotated[int, Field(ge=1)] | None,
     own_test: OwnTest,
     boxes: list[str],
+    on_bad: OnBad,
 ) -> Source:
     """Read `root`/`path`/train/<class>/*, and the source's own test/<class>/* or, without that, val/<class>/*.
 
     Classes are the sorted names of train's folders. Every file below a class folder counts as an image, except those
     whose name starts with a dot. Images become [3, size, size]: squashed, or with their shorter side resized to `resize`
     and the centre cut out. `boxes` names folders and .csv files below `root`, see annotations.py; [] means no masks. An id
-    is the position in the order of class, then file path. The recorded checksum of a split is the SHA-256 of its list
-    "<SHA-256>  <path>".
+    is the position in the order of class, then file path, those that are skipped counted in. The recorded checksum of a
+    split is the SHA-256 of its list "<SHA-256>  <path>".
 
     Raises ConfigError if `resize` is less than `size`, DataError that names the file or folder.
     """
@@ -44,14 +45,16 @@ def load(
     folder = existing_folder(root / path)
     class_names = _class_names(existing_folder(folder / "train"))
     given = open_all(root, boxes, class_names)
-    train = _read(folder / "train", given, Fit(size, resize))
+    fit = Fit(size, resize)
+    train = _read(folder / "train", given, fit, on_bad)
     parts, own, files = [train], None, {"train": train.digest}
     if own_test != "ignore":
         split = _own_folder(folder, own_test)
-        parts.append(_read(split, given, Fit(size, resize)))
+        parts.append(_read(split, given, fit, on_bad))
         own, files[split.name] = parts[-1].samples, parts[-1].digest
     facts = _box_facts(given, parts)
-    return assemble(train.samples, own, own_test, class_names, files | given.checksums(), facts)
+    skipped = [name for part in parts for name in part.skipped]
+    return assemble(train.samples, own, own_test, class_names, files | given.checksums(), facts, skipped)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class _Part:
     samples: Samples
     digest: str
     boxed: Tensor  # bool [N]: which images have boxes
+    skipped: list[str]
 
 
 def _box_facts(given: Annotations, parts: Sequence[_Part]) -> dict[str, Any]:
@@ -105,19 +109,26 @@ def _files(split: Path, class_names: Sequence[str]) -> list[tuple[Path, int]]:
     return found
 
 
-def _read(split: Path, given: Annotations, fit: Fit) -> _Part:
+def _read(split: Path, given: Annotations, fit: Fit, on_bad: OnBad) -> _Part:
     files = _files(split, given.class_names)
-    listing, images, masks, boxed = hashlib.sha256(), [], [], []
+    listing, images, masks, boxed, kept, skipped = hashlib.sha256(), [], [], [], [], []
     for first in range(0, len(files), BATCH):
         batch = files[first : first + BATCH]
         contents = [read_bytes(path) for path, _ in batch]
-        decoded, frames = decode_all(contents, [str(path) for path, _ in batch], fit)
-        images.append(decoded)
-        for (path, label), content, frame in zip(batch, contents, frames, strict=True):
+        for (path, _), content in zip(batch, contents, strict=True):
             line = f"{hashlib.sha256(content).hexdigest()}  {path.relative_to(split).as_posix()}\n"
             listing.update(line.encode())
+        decoded = decode_all(contents, [str(path) for path, _ in batch], fit, on_bad)
+        images.append(decoded.images)
+        kept += [first + i for i in decoded.kept]
+        skipped += [batch[i][0].relative_to(split.parent).as_posix() for i in decoded.bad]
+        for i, frame in zip(decoded.kept, decoded.frames, strict=True):
+            path, label = batch[i]
             found, its_frame = given.boxes(path, split.name, label, frame)
             masks.append(boxes.draw(found, its_frame, fit, str(path)))
             boxed.append(bool(found))
-    labels = torch.tensor([label for _, label in files], dtype=torch.int64)
-    return _Part(samples(torch.cat(images), labels, torch.stack(masks)), listing.hexdigest(), torch.tensor(boxed))
+    if not kept:
+        raise DataError(f"{split}: holds no images that can be read")
+    labels = torch.tensor([files[i][1] for i in kept], dtype=torch.int64)
+    found = samples(torch.cat(images), labels, torch.stack(masks), torch.tensor(kept))
+    return _Part(found, listing.hexdigest(), torch.tensor(boxed), skipped)

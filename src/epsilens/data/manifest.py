@@ -23,7 +23,8 @@ EXAMPLES = 10  # pairs of duplicates that are written down
 
 
 def manifest(config: DataConfig, source: Source, splits: Mapping[str, Samples]) -> dict[str, Any]:
-    """Names, sizes, class counts, normalisation, duplicates, the checksums of what was read, the rule of boxes if any.
+    """Names, sizes, class counts, normalisation, duplicates, the checksums of what was read; the rule of boxes and the
+    pictures that were skipped, if any.
 
     `mean` and `std` are those of the training split in [0, 1]. Raises DataError if a channel is constant there, or for
     duplicates where these are refused.
@@ -46,6 +47,7 @@ def manifest(config: DataConfig, source: Source, splits: Mapping[str, Samples]) 
         "sources": dict(source.files),
         "duplicates": shared,
         **({"boxes": dict(source.boxes)} if source.boxes else {}),
+        **({"skipped": list(source.skipped)} if source.skipped else {}),
     }
 
 

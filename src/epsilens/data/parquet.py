@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from epsilens.data import boxes
-from epsilens.data.decode import BATCH, Fit, decode_all
+from epsilens.data.decode import BATCH, Fit, OnBad, decode_all
 from epsilens.data.source import OwnTest, Source, assemble, checksums, existing_folder, samples
 from epsilens.errors import DataError
 from epsilens.types import Samples
@@ -24,12 +25,13 @@ IMAGE_COLUMNS = ("img", "image")
 BOXES = "bbox"
 
 
-def load(root: Path, *, path: str, size: Annotated[int, Field(ge=1)], own_test: OwnTest) -> Source:
+def load(root: Path, *, path: str, size: Annotated[int, Field(ge=1)], own_test: OwnTest, on_bad: OnBad) -> Source:
     """Read `root`/`path`/train-*.parquet, and the source's own test-*.parquet or, without those, validation-*.parquet.
 
     Columns: `img` or `image` {bytes, path}, `label`, and optionally `bbox`, a list of [x1, y1, x2, y2] or one such box, in
     pixels of the stored image, empty or null where there is none; see boxes.py for what they become. Class names are in the
-    schema's metadata. Images become [3, size, size]. An id is the position in the order of file name, then row.
+    schema's metadata. Images become [3, size, size]. An id is the position in the order of file name, then row, those
+    that are skipped counted in.
 
     Raises DataError that names file and row.
     """
@@ -37,10 +39,11 @@ def load(root: Path, *, path: str, size: Annotated[int, Field(ge=1)], own_test: 
     files = _shards(folder, "train")
     own_files = [] if own_test == "ignore" else _own_shards(folder, own_test)
     class_names = _common_class_names(files + own_files)
-    train, boxed = _read(files, class_names, size)
-    own, own_boxed = _read(own_files, class_names, size) if own_files else (None, None)
+    reader = _Reader(len(class_names), Fit(size), on_bad)
+    train, boxed = reader.read(files)
+    own, own_boxed = reader.read(own_files) if own_files else (None, None)
     facts = boxes.facts([(train, boxed), (own, own_boxed)])
-    return assemble(train, own, own_test, class_names, checksums(files + own_files), facts)
+    return assemble(train, own, own_test, class_names, checksums(files + own_files), facts, reader.skipped)
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
@@ -91,23 +94,60 @@ def _reading(file: Path) -> Iterator[None]:
         raise DataError(f"{file}: cannot be read as parquet: {error}") from None
 
 
-def _read(files: Sequence[Path], class_names: Sequence[str], size: int) -> tuple[Samples, Tensor | None]:
-    """The images, and bool [N] which of them have boxes; None if no file has a column of boxes."""
-    parts = [part for file in files for part in _read_file(file, len(class_names), size)]
-    if not parts:
-        raise DataError(f"{files[0]}: holds no images")
-    images, labels, masks, boxed = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    given = any(BOXES in pq.read_schema(file).names for file in files)
-    return samples(images, labels, masks), boxed if given else None
+Part = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # images, labels, masks, ids, and which images have boxes
 
 
-def _read_file(file: Path, classes: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    with _reading(file), pq.ParquetFile(file) as opened:
-        columns = _columns(file, opened.schema_arrow)
-        row = 0
-        for batch in opened.iter_batches(batch_size=BATCH, columns=columns):
-            yield _read_batch(file, row, batch, classes, size)
-            row += len(batch)
+@dataclass
+class _Reader:
+    """Reads shards; `skipped` grows by the names of the pictures that are left out."""
+
+    classes: int
+    fit: Fit
+    on_bad: OnBad
+    skipped: list[str] = field(default_factory=list)
+
+    def read(self, files: Sequence[Path]) -> tuple[Samples, Tensor | None]:
+        """The images, and bool [N] which of them have boxes; None if no file has a column of boxes."""
+        rows, parts = 0, []
+        for file in files:
+            for batch, first in self._batches(file):
+                parts.append(self._part(file, first, batch, id=rows))
+                rows += len(batch)
+        if not any(len(part[0]) for part in parts):
+            raise DataError(f"{files[0]}: holds no images" + (" that can be read" if rows else ""))
+        *found, boxed = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        given = any(BOXES in pq.read_schema(file).names for file in files)
+        return samples(*found), boxed if given else None
+
+    def _batches(self, file: Path) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """The rows of a file, some at a time, and the number of the first."""
+        with _reading(file), pq.ParquetFile(file) as opened:
+            first = 0
+            for batch in opened.iter_batches(batch_size=BATCH, columns=_columns(file, opened.schema_arrow)):
+                yield batch, first
+                first += len(batch)
+
+    def _part(self, file: Path, first: int, batch: pa.RecordBatch, *, id: int) -> Part:
+        contents = [
+            (image or {}).get("bytes") or b"" for image in batch.column(0).to_pylist()
+        ]  # columns come as asked for
+        rows = [f"row {first + i}" for i in range(len(batch))]
+        decoded = decode_all(contents, [f"{file}: {row}" for row in rows], self.fit, self.on_bad)
+        self.skipped += [f"{file.name}: {rows[i]}" for i in decoded.bad]
+        labels, found = batch.column("label").to_pylist(), _boxes(file, batch)
+        masks = torch.zeros(len(decoded.kept), self.fit.size, self.fit.size, dtype=torch.bool)
+        for mask, frame, i in zip(masks, decoded.frames, decoded.kept, strict=True):
+            _check_label(labels[i], self.classes, f"{file}: {rows[i]}")
+            mask[:] = boxes.draw(found[i], frame, self.fit, f"{file}: {rows[i]}")
+        kept = torch.tensor(decoded.kept, dtype=torch.int64)
+        labelled = torch.tensor([labels[i] for i in decoded.kept], dtype=torch.int64)
+        return (
+            decoded.images,
+            labelled,
+            masks,
+            id + kept,
+            torch.tensor([bool(found[i]) for i in decoded.kept], dtype=torch.bool),
+        )
 
 
 def _columns(file: Path, schema: pa.Schema) -> list[str]:
@@ -138,19 +178,6 @@ def _depth(file: Path, kind: pa.DataType) -> int:
     return depth
 
 
-def _read_batch(
-    file: Path, first: int, batch: pa.RecordBatch, classes: int, size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    names = [f"{file}: row {first + i}" for i in range(len(batch))]
-    contents = [(image or {}).get("bytes") or b"" for image in batch.column(0).to_pylist()]  # columns come as asked for
-    fit = Fit(size)
-    images, frames = decode_all(contents, names, fit)
-    labels = _labels(batch.column("label").to_pylist(), names, classes)
-    found = _boxes(file, batch)
-    masks = [boxes.draw(b, frame, fit, name) for b, frame, name in zip(found, frames, names, strict=True)]
-    return images, labels, torch.stack(masks), torch.tensor([bool(b) for b in found])
-
-
 def _boxes(file: Path, batch: pa.RecordBatch) -> list[list[Any]]:
     """The boxes of each row, as they stand there."""
     if BOXES not in batch.schema.names:
@@ -160,8 +187,6 @@ def _boxes(file: Path, batch: pa.RecordBatch) -> list[list[Any]]:
     return [[row] if flat and row else row for row in rows]
 
 
-def _labels(labels: Sequence[int | None], names: Sequence[str], classes: int) -> Tensor:
-    for label, name in zip(labels, names, strict=True):
-        if label is None or not 0 <= label < classes:
-            raise DataError(f"{name}: found label {label}, expected 0 to {classes - 1}")
-    return torch.tensor(labels, dtype=torch.int64)
+def _check_label(label: int | None, classes: int, name: str) -> None:
+    if label is None or not 0 <= label < classes:
+        raise DataError(f"{name}: found label {label}, expected 0 to {classes - 1}")

@@ -44,14 +44,15 @@ class Source:
     boxes: dict[str, Any] = field(
         default_factory=dict
     )  # by what rule boxes became masks, and counts; empty without boxes
+    skipped: tuple[str, ...] = ()  # names of the pictures that could not be read and were left out
 
 
-def samples(images: Tensor, labels: Tensor, masks: Tensor | None = None) -> Samples:
-    """Samples with their position as id, and no masks unless given."""
+def samples(images: Tensor, labels: Tensor, masks: Tensor | None = None, ids: Tensor | None = None) -> Samples:
+    """Samples with their position as id, and no masks, unless these are given."""
     count, _, height, width = images.shape
     if masks is None:
         masks = torch.zeros(count, height, width, dtype=torch.bool)
-    return Samples(images, labels, masks, torch.arange(count))
+    return Samples(images, labels, masks, torch.arange(count) if ids is None else ids)
 
 
 def assemble(
@@ -61,11 +62,12 @@ def assemble(
     class_names: Sequence[str],
     files: dict[str, str],
     boxes: dict[str, Any],
+    skipped: Sequence[str],
 ) -> Source:
     """A Source whose own test images stand where `own_test` says."""
     test = own if own_test == "test" else None
     extras = {"official_test": own} if own is not None and own_test == "official_test" else {}
-    return Source(train, test, extras, tuple(class_names), files, boxes)
+    return Source(train, test, extras, tuple(class_names), files, boxes, tuple(skipped))
 
 
 def existing_folder(path: Path) -> Path:
