@@ -5,6 +5,7 @@ import shutil
 from importlib.metadata import version
 from typing import Any
 
+import pandas as pd
 import torch
 
 from epsilens import artifacts, config
@@ -33,6 +34,13 @@ def provenance(study: str) -> dict[str, Any]:
     }
 
 
+def network_means() -> pd.DataFrame:
+    """The rows summarised: of each network, method and metric the mean over all its images, and of how many."""
+    rows = artifacts.read_rows(artifacts.REPORTS / "rows" / "scores.parquet").to_pandas()
+    keys = ["epsilon", "seed", "attribution", "metric"]
+    return rows.groupby(keys, sort=False)["score"].agg(mean="mean", n="count").reset_index()
+
+
 def main() -> None:
     study = config.section(params(), "study", StudyConfig).name
     artifacts.read_json(artifacts.SUMMARY)  # nothing recorded is touched before there is something to record
@@ -47,6 +55,7 @@ def main() -> None:
             continue
         content = path.read_bytes() if path.suffix == ".csv" else artifacts.as_csv(artifacts.read_json(path))
         artifacts.write_bytes(folder / f"{path.stem}.csv", content)
+    artifacts.write_rows(folder / artifacts.NETWORK_MEANS, network_means().to_dict("list"))
     artifacts.write_json(folder / "provenance.json", provenance(study))
     print(f"recorded in {folder}; commit it")
 

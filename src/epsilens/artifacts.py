@@ -48,6 +48,8 @@ CHOICE = METRICS / "choice.json"
 # Flat rows, as JSON or CSV by their names.
 TABLES = (ACCURACY, NETWORKS, GATES, QUALITY, HEADLINE, CURVES, PLAUSIBLE, AUDIT, CLAIMS, CHOICE)
 
+NETWORK_MEANS = "scores.parquet"  # in the folder of a recorded study
+
 # Names of files inside the folder of a cell.
 ROWS = "rows.parquet"
 AUDITED = "audit.parquet"

@@ -131,8 +131,8 @@ def screen(written: str) -> list[str]:
 def test_after_ctrl_c_the_bar_stays_and_the_message_has_a_line_of_its_own(root: Path) -> None:
     shown = Terminal()
     command = [sys.executable, "-c", STOPPED.format(root=str(root))]
-    streams = {"stdin": shown.child, "stdout": shown.child, "stderr": shown.child}
-    with subprocess.Popen(command, **streams, start_new_session=True) as process:
+    child = shown.child
+    with subprocess.Popen(command, stdin=child, stdout=child, stderr=child, start_new_session=True) as process:
         shown.until(b"steps/s")
         os.write(shown.parent, b"\x03")
     written = shown.close()
