@@ -17,7 +17,7 @@ BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup repro parallel networks validate verify study show report compare record test slow fuzz check bench ui wheels clean
+.PHONY: help setup repro parallel networks validate verify study show report compare record merge test slow fuzz check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -79,10 +79,13 @@ compare: setup  ## revisions or experiments side by side in reports/compare.html
 
 record: setup  ## keep the present results of a study in metrics/<study>/, to be committed
 	@dvc status -q || { echo "error: the results are not those of params.yaml; make repro first"; exit 3; }
-	@python -m stages.record
+	@python -m stages.record $(if $(PART),--part $(PART))
+
+merge: setup  ## one study of its parts (make record PART=<name>): make merge NAME=cifar10
+	@python -m stages.merge $(NAME)
 
 test: setup  ## the whole test suite, WORKERS=2 files at a time
-	@OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile
+	@OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile --durations=15
 
 slow: setup  ## the tests that take minutes each
 	@python -m pytest -q -m slow

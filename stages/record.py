@@ -1,8 +1,16 @@
-"""Keep the present results of a study in metrics/<study>/, small enough for Git: tables, figures, parameters, provenance."""
+"""Keep the present results of a study in metrics/<study>/, small enough for Git: tables, figures, parameters, provenance.
 
+--part NAME keeps them as a part of a study that is run in several goes or on several machines (docs/scale.md): the rows
+that `make merge` needs, in metrics/<study>/parts/NAME.
+"""
+
+import argparse
 import platform
+import re
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,11 +18,15 @@ import torch
 
 from epsilens import artifacts, config
 from epsilens.data.manifest import read_manifest
+from epsilens.errors import ConfigError
 from epsilens.reporting.config import StudyConfig
+from stages import parts
 from stages.common import durations, params, run
 from stages.forecast import medians
+from stages.report import inputs
 
-AS_THEY_ARE = (artifacts.SUMMARY, artifacts.CLAIMS)
+AS_JSON = (artifacts.SUMMARY, artifacts.CLAIMS)
+ELSEWHERE = artifacts.HEADLINE  # a part of quality.csv
 PACKAGES = ("torch", "torchvision", "robustness", "captum", "numpy")
 
 
@@ -34,30 +46,52 @@ def provenance(study: str) -> dict[str, Any]:
     }
 
 
-def network_means() -> pd.DataFrame:
+def network_means(scores: pd.DataFrame) -> pd.DataFrame:
     """The rows summarised: of each network, method and metric the mean over all its images, and of how many."""
-    rows = artifacts.read_rows(artifacts.REPORTS / "rows" / "scores.parquet").to_pandas()
     keys = ["epsilon", "seed", "attribution", "metric"]
-    return rows.groupby(keys, sort=False)["score"].agg(mean="mean", n="count").reset_index()
+    return scores.groupby(keys, sort=False)["score"].agg(mean="mean", n="count").reset_index()
+
+
+def keep(folder: Path, tables: Mapping[Path, Any], scores: pd.DataFrame, about: Mapping[str, Any]) -> None:
+    """Write the tables of a study (rows, or CSV as it is), and its provenance. Of what `folder` had, its parts stay."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name != parts.FOLDER:
+            (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+    for path, rows in tables.items():
+        if path in AS_JSON:
+            artifacts.write_json(folder / path.name, rows)
+        elif path != ELSEWHERE:
+            artifacts.write_bytes(
+                folder / f"{path.stem}.csv", rows if isinstance(rows, bytes) else artifacts.as_csv(rows)
+            )
+    artifacts.write_rows(folder / artifacts.NETWORK_MEANS, network_means(scores).to_dict("list"))
+    artifacts.write_json(folder / "provenance.json", about)
 
 
 def main() -> None:
-    study = config.section(params(), "study", StudyConfig).name
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", default="")
+    part = parser.parse_args().part
+    if not re.fullmatch(r"[A-Za-z0-9_.-]*", part) or part.startswith("."):
+        raise ConfigError(f"--part: found {part!r}, allowed are letters, digits, _, . and -")
+    raw = params()
+    study = config.section(raw, "study", StudyConfig).name
     artifacts.read_json(artifacts.SUMMARY)  # nothing recorded is touched before there is something to record
     folder = artifacts.METRICS / study
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(artifacts.REPORTS / "figures", folder / "figures")
-    shutil.copy(config.PARAMS, folder / "params.yaml")
-    for path in AS_THEY_ARE:
-        shutil.copy(path, folder / path.name)
-    for path in artifacts.TABLES:
-        if path in (*AS_THEY_ARE, artifacts.HEADLINE):  # the latter is a part of quality.csv
-            continue
-        content = path.read_bytes() if path.suffix == ".csv" else artifacts.as_csv(artifacts.read_json(path))
-        artifacts.write_bytes(folder / f"{path.stem}.csv", content)
-    artifacts.write_rows(folder / artifacts.NETWORK_MEANS, network_means().to_dict("list"))
-    artifacts.write_json(folder / "provenance.json", provenance(study))
-    print(f"recorded in {folder}; commit it")
+    if part:
+        folder = folder / parts.FOLDER / part
+        parts.write(folder, inputs(raw))
+        artifacts.write_json(folder / "provenance.json", provenance(study))
+    else:
+        scores = artifacts.read_rows(artifacts.REPORTS / "rows" / "scores.parquet").to_pandas()
+        found = {
+            path: path.read_bytes() if path.suffix == ".csv" else artifacts.read_json(path)
+            for path in (artifacts.SUMMARY, *artifacts.TABLES)
+        }
+        keep(folder, found, scores, provenance(study))
+        shutil.copytree(artifacts.REPORTS / "figures", folder / "figures")
+    shutil.copy(config.PARAMS, folder / config.PARAMS)
+    print(f"recorded in {folder}; " + (f"`make merge NAME={study}` when all parts are there" if part else "commit it"))
 
 
 if __name__ == "__main__":

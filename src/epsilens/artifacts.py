@@ -110,9 +110,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
+def as_json(content: Any) -> bytes:
     """JSON with sorted keys; NaN is written as null."""
-    write_bytes(path, (json.dumps(_plain(content), indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    return (json.dumps(_plain(content), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`as_json` in a file."""
+    write_bytes(path, as_json(content))
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
