@@ -230,6 +230,36 @@ def test_too_few_masked_images_are_named() -> None:
         splits.split(masked_source(), settings(evaluation=11, evaluation_masked=True))
 
 
+def test_training_images_with_masks_may_join_the_test_images() -> None:
+    """Of 100 training images 34 have a mask; of 30 test images 10."""
+    given = source()
+    found = splits.split(given, settings(holdout=20, holdout_by="masked", evaluation=25, evaluation_masked=True))
+    assert given.test is not None
+    assert torch.equal(found["test"].ids, torch.cat([torch.arange(30), found["test"].ids[30:]]))
+    held = found["test"].ids[30:] - 30
+    assert len(held) == 20
+    assert set(held.tolist()) <= {i for i in range(0, 100, 3)}
+    assert torch.equal(found["test"].images[30:], given.train.images[held])
+    assert torch.equal(found["test"].images[:30], given.test.images)
+    trained = {*found["train"].ids.tolist(), *found["validation"].ids.tolist()}
+    assert trained == set(range(100)) - set(held.tolist())
+    assert bool(found["evaluation"].masks.flatten(1).any(dim=1).all())
+    alone = splits.split(source(test=False), settings(holdout=20, holdout_by="masked", evaluation=20))
+    assert torch.equal(alone["test"].ids, held)
+
+
+@pytest.mark.parametrize(
+    ("holdout", "message"),
+    [
+        (35, r"data\.holdout: found 35, expected at most 34: so many of the 100 training images have a mask"),
+        (0, r"data\.holdout: found 0, expected 1 or more, because data\.holdout_by is masked"),
+    ],
+)
+def test_masked_images_that_are_not_there_are_not_held_out(holdout: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        splits.split(source(), settings(holdout=holdout, holdout_by="masked"))
+
+
 # --- manifest
 
 

@@ -15,7 +15,9 @@ class DataConfig(Section):
     name: str
     options: dict[str, Any]  # the keyword arguments of the data set's loader
     holdout: Annotated[int, Field(ge=0)]  # training images that become the test split; 0: the source has its own
-    holdout_by: Literal["last", "seed"]  # the last ones of the source's order, or a stratified draw
+    # The last ones of the source's order; a stratified draw; such a draw of those that have a mask, which join the source's
+    # own test images if it has some.
+    holdout_by: Literal["last", "seed", "masked"]
     validation: Annotated[int, Field(ge=1)]  # training images on which epochs are selected
     evaluation: Annotated[int, Field(ge=1)]  # test images that are explained and scored
     evaluation_masked: bool  # draw these from the test images that have a mask only

@@ -16,7 +16,8 @@ def check(config: DataConfig, known: Known) -> None:
     """Raises ConfigError, as `split` would, for what a source of a known size cannot give."""
     if known.test is not None:
         _check_holdout(known.test, config)
-        _check_size("evaluation", config.evaluation, known.test)
+        held = config.holdout if config.holdout_by == "masked" else 0
+        _check_size("evaluation", config.evaluation, known.test + held)
     if known.train is not None:
         _check_size("validation", config.validation, known.train - 1)
 
@@ -30,9 +31,10 @@ def split(source: Source, config: DataConfig) -> dict[str, Samples]:
     """
     _check_holdout(None if source.test is None else len(source.test), config)
     train, test = source.train, source.test
-    if test is None:
+    if test is None or config.holdout_by == "masked":
         _check_size("holdout", config.holdout, len(train) - 2)  # one image each for training and validation
-        train, test = _part(train, _holdout(train.labels, config))
+        train, held = _part(train, _holdout(train, config))
+        test = held if test is None else _joined(test, held)
     _check_size("validation", config.validation, len(train) - 1)
     train, validation = _part(train, stratified(train.labels, config.validation, config.seed, "validation"))
     _check_classes(source, train)
@@ -91,10 +93,29 @@ def apportion(sizes: list[int], count: int) -> list[int]:
     return seats
 
 
-def _holdout(labels: Labels, config: DataConfig) -> Tensor:
+def _holdout(train: Samples, config: DataConfig) -> Tensor:
+    """bool [N]: the training images that become test images."""
     if config.holdout_by == "last":
-        return torch.arange(len(labels)) >= len(labels) - config.holdout
-    return stratified(labels, config.holdout, config.seed, "holdout")
+        return torch.arange(len(train)) >= len(train) - config.holdout
+    eligible = torch.ones(len(train), dtype=torch.bool)
+    if config.holdout_by == "masked":
+        eligible = train.masks.flatten(1).any(dim=1)
+        found = int(eligible.sum())
+        if config.holdout > found:
+            raise ConfigError(
+                f"params.yaml: data.holdout: found {config.holdout}, expected at most {found}: so many of the "
+                f"{len(train)} training images have a mask, and data.holdout_by is masked"
+            )
+    chosen = torch.zeros(len(train), dtype=torch.bool)
+    chosen[eligible] = stratified(train.labels[eligible], config.holdout, config.seed, "holdout")
+    return chosen
+
+
+def _joined(own: Samples, held: Samples) -> Samples:
+    """The source's own test images, then those held out of training, whose ids are counted on from the largest."""
+    ids = torch.cat([own.ids, held.ids + int(own.ids.max()) + 1])
+    parts = ((getattr(own, name), getattr(held, name)) for name in ("images", "labels", "masks"))
+    return Samples(*(torch.cat(both) for both in parts), ids)
 
 
 def _part(samples: Samples, chosen: Tensor) -> tuple[Samples, Samples]:
@@ -108,10 +129,13 @@ def _check_holdout(test: int | None, config: DataConfig) -> None:
             "params.yaml: data.holdout: found 0, expected 1 or more: the data set brings no test split, "
             "so some training images have to become one"
         )
-    if test is not None and config.holdout > 0:
+    if config.holdout_by == "masked" and config.holdout == 0:
+        raise ConfigError("params.yaml: data.holdout: found 0, expected 1 or more, because data.holdout_by is masked")
+    if test is not None and config.holdout > 0 and config.holdout_by != "masked":
         raise ConfigError(
             f"params.yaml: data.holdout: found {config.holdout}, expected 0: the data set has a test split of its own "
-            f"({test} images); where the loader has own_test, official_test keeps it beside a held-out one"
+            f"({test} images); where the loader has own_test, official_test keeps it beside a held-out one, and "
+            "data.holdout_by: masked adds training images with masks to it"
         )
 
 
