@@ -238,7 +238,7 @@ def test_training_images_with_masks_may_join_the_test_images() -> None:
     assert torch.equal(found["test"].ids, torch.cat([torch.arange(30), found["test"].ids[30:]]))
     held = found["test"].ids[30:] - 30
     assert len(held) == 20
-    assert set(held.tolist()) <= {i for i in range(0, 100, 3)}
+    assert set(held.tolist()) <= set(range(0, 100, 3))
     assert torch.equal(found["test"].images[30:], given.train.images[held])
     assert torch.equal(found["test"].images[:30], given.test.images)
     trained = {*found["train"].ids.tolist(), *found["validation"].ids.tolist()}
