@@ -80,15 +80,17 @@ def main() -> None:
     folder = artifacts.METRICS / study
     if part:
         folder = folder / parts.FOLDER / part
-        parts.write(folder, inputs(raw))
+        found = inputs(raw)
+        shutil.rmtree(folder, ignore_errors=True)
+        parts.write(folder, found)
         artifacts.write_json(folder / "provenance.json", provenance(study))
     else:
         scores = artifacts.read_rows(artifacts.REPORTS / "rows" / "scores.parquet").to_pandas()
-        found = {
+        tables = {
             path: path.read_bytes() if path.suffix == ".csv" else artifacts.read_json(path)
             for path in (artifacts.SUMMARY, *artifacts.TABLES)
         }
-        keep(folder, found, scores, provenance(study))
+        keep(folder, tables, scores, provenance(study))
         shutil.copytree(artifacts.REPORTS / "figures", folder / "figures")
     shutil.copy(config.PARAMS, folder / config.PARAMS)
     print(f"recorded in {folder}; " + (f"`make merge NAME={study}` when all parts are there" if part else "commit it"))

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="+", help="names of folders under metrics/")
     folders = [artifacts.METRICS / name for name in dict.fromkeys(parser.parse_args().studies)]
     grids, networks = zip(*(grid(folder) for folder in folders), strict=True)
-    if len({each.reliance.shape for each in grids}) > 1:
+    if len({(tuple(each.epsilons), each.reliance.shape) for each in grids}) > 1:
         raise ConfigError(
             f"transition: the studies {', '.join(f.name for f in folders)} differ in their epsilons or seeds"
         )

@@ -187,7 +187,7 @@ def test_studies_that_cannot_be_compared_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     record(Path("metrics/a"), root / "studies/shapes.yaml", 8.0)
-    record(Path("metrics/b"), root / "studies/shapes.yaml", 4.0, EPSILONS[:4])
+    record(Path("metrics/b"), root / "studies/shapes.yaml", 4.0, [*EPSILONS[:4], 16.0])
     for names, kind, message in (
         (["a", "b"], ConfigError, "a, b differ in their epsilons or seeds"),
         (["a", "c"], DataError, r"metrics/c/networks\.csv: is missing; `make record` writes it"),
