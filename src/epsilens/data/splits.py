@@ -114,8 +114,10 @@ def _holdout(train: Samples, config: DataConfig) -> Tensor:
 def _joined(own: Samples, held: Samples) -> Samples:
     """The source's own test images, then those held out of training, whose ids are counted on from the largest."""
     ids = torch.cat([own.ids, held.ids + int(own.ids.max()) + 1])
-    parts = ((getattr(own, name), getattr(held, name)) for name in ("images", "labels", "masks"))
-    return Samples(*(torch.cat(both) for both in parts), ids)
+    images, labels, masks = (
+        torch.cat([getattr(own, part), getattr(held, part)]) for part in ("images", "labels", "masks")
+    )
+    return Samples(images, labels, masks, ids)
 
 
 def _part(samples: Samples, chosen: Tensor) -> tuple[Samples, Samples]:
