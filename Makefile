@@ -40,10 +40,12 @@ setup: $(STAMP)  ## create .venv and install what is pinned in requirements*.txt
 
 parallel: networks repro  ## as repro, but WORKERS=2 networks at a time, each with its share of the cores
 
+# What is committed is named by kind, not by network: DVC writes dvc.lock anew for each name.
 networks: validate
 	@dvc repro prepare
 	@stages=$$(python -m stages.forecast --names) && [ -z "$$stages" ] || \
-		{ python scripts/sweep.py --workers $(WORKERS) --only $$stages && dvc commit --quiet --force $$stages; }
+		{ python scripts/sweep.py --workers $(WORKERS) --only $$stages && \
+		dvc commit --quiet --force $$(printf '%s\n' $$stages | cut -d@ -f1 | sort -u); }
 
 verify: setup  ## hold outputs and DVC's cache against their checksums; what is damaged is removed, to be made anew
 	@python -m stages.verify
