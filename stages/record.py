@@ -38,7 +38,8 @@ def provenance(study: str) -> dict[str, Any]:
         "seconds": medians(line for line in durations() if line["study"] == study),
         "machine": {
             "architecture": platform.machine(),
-            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),  # rounding, and so training, differs with it
+            "cores": torch.get_num_threads(),  # of which a network has a share where several run at a time
             "cuda": torch.cuda.is_available(),
         },
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

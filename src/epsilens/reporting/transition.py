@@ -194,4 +194,4 @@ def _draw(grids: Sequence[Grid], shown: dict[Any, str], norm: str, figure: Figur
             axes.plot(x, curves, linestyle="", marker=".", markersize=3, alpha=0.6, color=style["color"])
         heading(axes, f"cue of {grid.cue:g}/255")
     panels[0].set_ylabel("share of the way")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, 2 * len(panels)))
