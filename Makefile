@@ -17,7 +17,7 @@ BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup repro parallel networks validate verify study show report compare record merge test slow fuzz check bench ui wheels clean
+.PHONY: help setup repro parallel networks validate verify study show report compare record merge results test slow fuzz check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -85,6 +85,9 @@ record: setup  ## keep the present results of a study in metrics/<study>/, to be
 
 merge: setup  ## one study of its parts (make record PART=<name>): make merge NAME=cifar10
 	@python -m stages.merge $(NAME)
+
+results: setup  ## write the tables of README.md and docs/results.md anew, from what is recorded under metrics/
+	@python -m stages.results
 
 test: setup  ## the whole test suite, WORKERS=2 files at a time
 	@OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile --durations=15
