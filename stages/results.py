@@ -8,10 +8,11 @@ A table stands between `<!-- table: NAME STUDIES... -->` and `<!-- end -->`; NAM
 from __future__ import annotations
 
 import argparse
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -19,8 +20,9 @@ from epsilens import artifacts, config
 from epsilens.attributions import METHODS
 from epsilens.errors import ConfigError, DataError
 from epsilens.metrics import METRICS
-from epsilens.reporting.formats import number
+from epsilens.reporting.gate import Row
 from epsilens.reporting.style import attack_name
+from epsilens.reporting.tables import select
 from stages.common import run
 
 PAGES = ("README.md", "docs/results.md")
@@ -29,40 +31,44 @@ BLOCK = re.compile(
 )
 KINDS = ("scale", "blur", "temperature")  # of changes to the maps, in the confound audit
 SCOPES = ("training", "these networks")
+VERDICTS = ("supported", "contradicted", "undecided")
 
 
 class Record:
-    """What `make record` or `make merge` has kept of one study."""
+    """What `make record` or `make merge` has kept of one study. Raises DataError where there is nothing."""
 
     def __init__(self, root: Path, study: str) -> None:
         self.study, self.folder = study, root / artifacts.METRICS / study
         if not (self.folder / "provenance.json").is_file():
             raise DataError(f"{self.folder}: holds no recorded study")
-        self.params: dict[str, Any] = config.read(self.folder / config.PARAMS)
+        self.params: Mapping[str, Any] = config.read(self.folder / config.PARAMS)
         self.about: dict[str, Any] = artifacts.read_json(self.folder / "provenance.json")
 
-    def rows(self, table: str, **where: Any) -> pd.DataFrame:
-        """Those rows of a table that have these values."""
+    def rows(self, table: str, **where: Any) -> list[Row]:
+        """Those rows of a table that have these values; what is empty in it is NaN."""
         path = self.folder / f"{table}.csv"
         if not path.read_bytes().strip():  # a table of no rows has no columns either
-            return pd.DataFrame(columns=list(where))
-        found = pd.read_csv(path)
-        for column, value in where.items():
-            found = found[found[column] == value]
-        return found
+            return []
+        return select(cast("list[Row]", pd.read_csv(path).to_dict("records")), **where)
 
-    def claims(self, **where: Any) -> list[dict[str, Any]]:
+    def claims(self, **where: Any) -> list[Row]:
         """The verdicts, in the order of the record."""
-        found = artifacts.read_json(self.folder / "claims.json")
-        return [row for row in found if all(row[key] == value for key, value in where.items())]
+        return select(artifacts.read_json(self.folder / "claims.json"), **where)
 
-    def quality(self, attribution: str, metric: str) -> pd.DataFrame:
+    def quality(self, attribution: str, metric: str) -> dict[float, Row]:
         """Mean and interval of a metric by epsilon, on the images that all networks get right."""
-        return self.rows("quality", set="common", attribution=attribution, metric=metric).set_index("epsilon")
+        found = self.rows("quality", set="common", attribution=attribution, metric=metric)
+        return {row["epsilon"]: row for row in found}
 
     @property
     def headline(self) -> str:
+        """The method that the study is headed with."""
         return self.params["report"]["attribution"]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that the study is headed with."""
+        return self.params["report"]["metrics"]
 
 
 def short(value: float) -> str:
@@ -71,53 +77,55 @@ def short(value: float) -> str:
     return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", "−")
 
 
-def spread(value: float, low: float | None, high: float | None) -> str:
+def spread(value: float | None, low: float | None, high: float | None, form: Callable[[float], str] = short) -> str:
     """`.80 (.78 to .83)`; without an interval the value alone, a dash for what is undefined."""
-    if pd.isna(value):
+    if value is None or math.isnan(value):
         return "–"
-    return short(value) if low is None or pd.isna(low) else f"{short(value)} ({short(low)} to {short(high or 0.0)})"
+    if low is None or high is None or math.isnan(low):
+        return form(value)
+    return f"{form(value)} ({form(low)} to {form(high)})"
+
+
+def percent(value: float) -> str:
+    """A share of 1 in whole per cent, without the unit."""
+    return str(round(100 * value)).replace("-", "−")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
     lines = [list(head), *(list(row) for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def cell(rows: Mapping[float, Row], key: str, epsilon: float) -> str:
+    """The value of a column at an epsilon, with its interval."""
+    row = rows.get(epsilon)
+    return spread(row[key], row["low"], row["high"]) if row else "–"
+
+
 def studies(records: Sequence[Record]) -> str:
     """What was run: networks, images, and on what."""
-    head = (
-        "study",
-        "training ε",
-        "seeds",
-        "left out by the gate",
-        "attacked",
-        "explained",
-        "of these all right",
-        "processor",
-    )
-    return table(head, (_studied(record) for record in records))
+    counts = ("seeds", "left out by the gate", "PGD", "AutoAttack", "explained", "of these all right")
+    return table(("study", "training ε", *counts, "processor"), (_studied(record) for record in records))
 
 
 def _studied(record: Record) -> list[str]:
-    networks = record.rows("networks", attack="clean", split="test").drop_duplicates(["epsilon", "seed"])
-    attacked = record.rows("networks", attack="pgd")["n_images"].max()
-    quality = record.rows("quality", attribution=record.headline, metric=record.params["report"]["metrics"][0])
-    sizes = quality.groupby("set")["n"].max()
+    networks = record.rows("networks", attack="clean", split="test")
+    scored = record.rows("quality", attribution=record.headline, metric=record.metrics[0])
+    unit = "/255" if record.params["threat"]["norm"] == "linf" else "(L2)"
     return [
         f"[{record.study}](../metrics/{record.study})",
-        ", ".join(f"{value:g}" for value in sorted(networks["epsilon"].unique()))
-        + (" /255" if record.params["threat"]["norm"] == "linf" else " (L2)"),
-        str(networks["seed"].nunique()),
-        f"{(networks['gate'] != 'sound').sum()} of {len(networks)}",
-        f"{attacked:g}",
-        f"{sizes['all']:g}",
-        f"{sizes['common']:g}",
+        ", ".join(f"{epsilon:g}" for epsilon in sorted({row["epsilon"] for row in networks})) + f" {unit}",
+        str(len({row["seed"] for row in networks})),
+        f"{sum(row['gate'] != 'sound' for row in networks)} of {len(networks)}",
+        *(str(max(row["n_images"] for row in record.rows("networks", attack=name))) for name in ("pgd", "autoattack")),
+        *(str(max(row["n"] for row in select(scored, set=name))) for name in ("all", "common")),
         _processor(record.about),
     ]
 
 
-def _processor(about: dict[str, Any]) -> str:
+def _processor(about: Mapping[str, Any]) -> str:
     machines = [part["machine"] for part in about["parts"].values()] if "parts" in about else [about["machine"]]
     return ", ".join(sorted({machine.get("instructions", machine["architecture"]) for machine in machines}))
 
@@ -126,117 +134,93 @@ def accuracy(records: Sequence[Record]) -> str:
     """Accuracy by training epsilon: clean, and under each attack at the headline budget."""
     (record,) = records
     rows = record.rows("accuracy", norm=record.params["threat"]["norm"])
-    kinds = [("clean", split, 0.0) for split in rows["split"].unique()]
-    kinds += [(a, "test", float(record.params["attack"]["epsilon"])) for a in rows["attack"].unique() if a != "clean"]
-    parts = [rows[(rows["attack"] == a) & (rows["split"] == s) & (rows["budget"] == b)] for a, s, b in kinds]
-    columns = [part.set_index("epsilon") for part in parts]
+    rows = [row for row in rows if row["attack"] == "clean" or row["budget"] == record.params["attack"]["epsilon"]]
+    kinds = list(dict.fromkeys((row["attack"], row["split"]) for row in rows))
+    columns = [{row["epsilon"]: row for row in select(rows, attack=kind, split=split)} for kind, split in kinds]
     return table(
-        ["training ε", *(_attack(attack) + _split(split) for attack, split, _ in kinds)],
-        ([f"{e:g}", *(_cell(column, "accuracy", e) for column in columns)] for e in sorted(rows["epsilon"].unique())),
+        ["training ε", *(_tried(kind, split) for kind, split in kinds)],
+        ([f"{epsilon:g}", *(cell(column, "accuracy", epsilon) for column in columns)] for epsilon in columns[0]),
     )
 
 
-def _attack(attack: str) -> str:
-    return attack if attack == "clean" else attack_name(attack)
-
-
-def _split(split: str) -> str:
-    return "" if split == "test" else f", {split.replace('_', ' ')}"
-
-
-def _cell(rows: pd.DataFrame, key: str, epsilon: float) -> str:
-    if epsilon not in rows.index:
-        return "–"
-    row = rows.loc[epsilon]
-    return spread(row[key], row["low"], row["high"])
+def _tried(attack: str, split: str) -> str:
+    name = attack if attack == "clean" else attack_name(attack)
+    return name if split == "test" else f"{name}, {split.replace('_', ' ')}"
 
 
 def quality(records: Sequence[Record]) -> str:
     """The headline metrics of the headline method by training epsilon."""
     (record,) = records
-    metrics = record.params["report"]["metrics"]
-    columns = [record.quality(record.headline, metric) for metric in metrics]
-    head = ["training ε", *(METRICS[name].facts.label for name in metrics)]
-    return table(head, ([f"{e:g}", *(_cell(column, "mean", e) for column in columns)] for e in columns[0].index))
+    columns = [record.quality(record.headline, metric) for metric in record.metrics]
+    return table(
+        ["training ε", *(METRICS[name].facts.label for name in record.metrics)],
+        ([f"{epsilon:g}", *(cell(column, "mean", epsilon) for column in columns)] for epsilon in columns[0]),
+    )
 
 
 def by_method(records: Sequence[Record], metric: str) -> str:
     """One metric of all methods by training epsilon."""
     (record,) = records
-    epsilons = sorted(record.rows("quality", metric=metric)["epsilon"].unique())
-    names = [name for name in record.params["attribute"]["methods"] if len(record.quality(name, metric))]
-    rows = ([name, *(_cell(record.quality(name, metric), "mean", e) for e in epsilons)] for name in names)
-    return table(["method or control", *(f"ε = {e:g}" for e in epsilons)], rows)
+    found = {name: record.quality(name, metric) for name in record.params["attribute"]["methods"]}
+    epsilons = list(found[record.headline])
+    rows = ([name, *(cell(rows, "mean", epsilon) for epsilon in epsilons)] for name, rows in found.items() if rows)
+    return table(["method or control", *(f"ε = {epsilon:g}" for epsilon in epsilons)], rows)
 
 
 def claims(records: Sequence[Record]) -> str:
     """Each claim of the headline method: estimate, interval, and the verdict of training / of these networks."""
-    keys = list(
-        dict.fromkeys((row["claim"], role(record, row)) for record in records for row in record.claims(headline=True))
+    keys = dict.fromkeys(
+        (row["claim"], _gain(record, row)) for record in records for row in record.claims(headline=True)
     )
     rows = ([": ".join(filter(None, key)), *(_verdict(record, *key) for record in records)] for key in keys)
     return table(["claim", *(record.study for record in records)], rows)
 
 
-def role(record: Record, row: dict[str, Any]) -> str:
+def _gain(record: Record, row: Row) -> str:
     """Which of the two gains a share is of; nothing for a claim that is judged once."""
     plausible = record.params["report"]["plausible"]
     roles = {plausible[name]: name for name in ("conciseness", "stability")}
     return roles.get(row["metric"], "") if row["claim"] == "modest training helps" else ""
 
 
-def _verdict(record: Record, claim: str, which: str) -> str:
-    found = [row for row in record.claims(headline=True, claim=claim) if role(record, row) == which]
+def _verdict(record: Record, claim: str, gain: str) -> str:
+    found = [row for row in record.claims(headline=True, claim=claim) if _gain(record, row) == gain]
     if not found:
         return "–"
-    row = next((row for row in found if row["scope"] == "training" and row["interval"][0] is not None), found[-1])
-    verdicts = [each["verdict"] for scope in SCOPES for each in found if each["scope"] == scope]
-    return f"{spread(_float(row['estimate']), *row['interval'])}: {' / '.join(verdicts)}"
-
-
-def _float(value: float | None) -> float:
-    return float("nan") if value is None else value
+    row = next((row for row in select(found, scope=SCOPES[0]) if row["interval"][0] is not None), found[-1])
+    verdicts = [each["verdict"] for scope in SCOPES for each in select(found, scope=scope)]
+    return f"{spread(row['estimate'], *row['interval'])}: {' / '.join(verdicts)}"
 
 
 def methods(records: Sequence[Record]) -> str:
     """By claim, of how many methods (no controls) these networks support, contradict and leave open."""
-    kinds = ("supported", "contradicted", "undecided")
-    names = list(dict.fromkeys(row["claim"] for record in records for row in record.claims() if row["attribution"]))
-    return table(
-        ["claim", *(record.study for record in records)],
-        ([name, *(_counts(record, name, kinds) for record in records)] for name in names),
-    )
+    names = dict.fromkeys(row["claim"] for record in records for row in record.claims() if row["attribution"])
+    rows = ([name, *(_counts(record, name) for record in records)] for name in names)
+    return table(["claim", *(record.study for record in records)], rows)
 
 
-def _counts(record: Record, claim: str, kinds: Sequence[str]) -> str:
+def _counts(record: Record, claim: str) -> str:
     rows = [row for row in record.claims(claim=claim) if row["attribution"] in METHODS]
-    scope = "these networks" if any(row["scope"] == "these networks" for row in rows) else "training"
-    found = [row["verdict"] for row in rows if row["scope"] == scope]
-    return " / ".join(str(found.count(kind)) for kind in kinds)
+    found = [row["verdict"] for row in select(rows, scope=SCOPES[1]) or rows]
+    return " / ".join(str(found.count(verdict)) for verdict in VERDICTS)
 
 
 def audit(records: Sequence[Record]) -> str:
     """Of the change of each headline metric at the largest epsilon, the share that a mere change of the maps makes."""
-    rows = [
+    rows = (
         [record.study, METRICS[metric].facts.label, *(_reproduced(record, metric, kind) for kind in KINDS)]
         for record in records
-        for metric in record.params["report"]["metrics"]
-    ]
+        for metric in record.metrics
+    )
     return table(("study", "metric", *KINDS), rows)
 
 
 def _reproduced(record: Record, metric: str, kind: str) -> str:
     found = record.rows("audit", metric=metric, kind=kind)
-    if found.empty:
+    if not found:
         return "–"
-    row = found.loc[found["epsilon"].idxmax()]
-    if pd.isna(row["reproduced"]):
-        return "–"
-    return f"{percent(row['reproduced'])} ({percent(row['low'])} to {percent(row['high'])})"
-
-
-def percent(value: float) -> str:
-    return number(round(100 * value)).split(".")[0]
+    row = max(found, key=lambda row: row["epsilon"])
+    return spread(row["reproduced"], row["low"], row["high"], percent)
 
 
 TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
