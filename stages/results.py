@@ -104,6 +104,12 @@ def cell(rows: Mapping[float, Row], key: str, epsilon: float) -> str:
     return spread(row[key], row["low"], row["high"]) if row else "–"
 
 
+def by_epsilon(head: Sequence[str], columns: Sequence[Mapping[float, Row]], key: str) -> str:
+    """A row a training epsilon, of columns that hold their rows by epsilon."""
+    rows = ([f"{epsilon:g}", *(cell(column, key, epsilon) for column in columns)] for epsilon in columns[0])
+    return table(["training ε", *head], rows)
+
+
 def studies(records: Sequence[Record]) -> str:
     """What was run: networks, images, and on what."""
     counts = ("seeds", "left out by the gate", "PGD", "AutoAttack", "explained", "of these all right")
@@ -137,10 +143,7 @@ def accuracy(records: Sequence[Record]) -> str:
     rows = [row for row in rows if row["attack"] == "clean" or row["budget"] == record.params["attack"]["epsilon"]]
     kinds = list(dict.fromkeys((row["attack"], row["split"]) for row in rows))
     columns = [{row["epsilon"]: row for row in select(rows, attack=kind, split=split)} for kind, split in kinds]
-    return table(
-        ["training ε", *(_tried(kind, split) for kind, split in kinds)],
-        ([f"{epsilon:g}", *(cell(column, "accuracy", epsilon) for column in columns)] for epsilon in columns[0]),
-    )
+    return by_epsilon([_tried(kind, split) for kind, split in kinds], columns, "accuracy")
 
 
 def _tried(attack: str, split: str) -> str:
@@ -152,10 +155,7 @@ def quality(records: Sequence[Record]) -> str:
     """The headline metrics of the headline method by training epsilon."""
     (record,) = records
     columns = [record.quality(record.headline, metric) for metric in record.metrics]
-    return table(
-        ["training ε", *(METRICS[name].facts.label for name in record.metrics)],
-        ([f"{epsilon:g}", *(cell(column, "mean", epsilon) for column in columns)] for epsilon in columns[0]),
-    )
+    return by_epsilon([METRICS[name].facts.label for name in record.metrics], columns, "mean")
 
 
 def by_method(records: Sequence[Record], metric: str) -> str:
@@ -223,6 +223,15 @@ def _reproduced(record: Record, metric: str, kind: str) -> str:
     return spread(row["reproduced"], row["low"], row["high"], percent)
 
 
+def plausible(records: Sequence[Record]) -> str:
+    """By training epsilon, of the headline method: how many maps look plausible, how many of them mislead."""
+    (record,) = records
+    rows = record.rows("plausible", attribution=record.headline, set="all")
+    measures = list(dict.fromkeys(row["measure"] for row in rows))
+    columns = [{row["epsilon"]: row for row in select(rows, measure=measure)} for measure in measures]
+    return by_epsilon(measures, columns, "mean")
+
+
 TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
     "studies": studies,
     "accuracy": accuracy,
@@ -230,6 +239,7 @@ TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
     "claims": claims,
     "methods": methods,
     "audit": audit,
+    "plausible": plausible,
     "gini-by-method": lambda records: by_method(records, "gini"),
 }
 
