@@ -143,11 +143,12 @@ def accuracy(records: Sequence[Record]) -> str:
     rows = [row for row in rows if row["attack"] == "clean" or row["budget"] == record.params["attack"]["epsilon"]]
     kinds = list(dict.fromkeys((row["attack"], row["split"]) for row in rows))
     columns = [{row["epsilon"]: row for row in select(rows, attack=kind, split=split)} for kind, split in kinds]
-    return by_epsilon([_tried(kind, split) for kind, split in kinds], columns, "accuracy")
+    return by_epsilon([_tried(record, kind, split) for kind, split in kinds], columns, "accuracy")
 
 
-def _tried(attack: str, split: str) -> str:
-    name = attack if attack == "clean" else attack_name(attack)
+def _tried(record: Record, attack: str, split: str) -> str:
+    names = {"clean": "clean", "pgd": f"PGD-{record.params['attack']['steps']}"}
+    name = names.get(attack, attack_name(attack))
     return name if split == "test" else f"{name}, {split.replace('_', ' ')}"
 
 
