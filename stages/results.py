@@ -11,23 +11,24 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
 from epsilens import artifacts, config
-from epsilens.attributions import METHODS
 from epsilens.errors import ConfigError, DataError
 from epsilens.metrics import METRICS
-from epsilens.reporting.gate import Row
+from epsilens.reporting.gate import ENSEMBLES, Row, is_masked
 from epsilens.reporting.style import attack_name
-from epsilens.reporting.tables import select
+from epsilens.reporting.tables import at_headline, select
 from stages.common import run
 
 PAGES = ("README.md", "docs/results.md")
 BLOCK = re.compile(
-    r"(?P<start><!-- table: (?P<name>[\w-]+)(?P<studies>(?: \w+)*) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
+    r"(?P<start><!-- table: (?P<name>[\w-]+)(?P<studies>(?: [\w-]+)+) -->\n)(?:(?!<!-- ).)*(?P<end><!-- end -->)",
+    re.DOTALL,
 )
 KINDS = ("scale", "blur", "temperature")  # of changes to the maps, in the confound audit
 SCOPES = ("training", "these networks")
@@ -46,10 +47,7 @@ class Record:
 
     def rows(self, table: str, **where: Any) -> list[Row]:
         """Those rows of a table that have these values; what is empty in it is NaN."""
-        path = self.folder / f"{table}.csv"
-        if not path.read_bytes().strip():  # a table of no rows has no columns either
-            return []
-        return select(cast("list[Row]", pd.read_csv(path).to_dict("records")), **where)
+        return select(_rows(self.folder / f"{table}.csv"), **where)
 
     def claims(self, **where: Any) -> list[Row]:
         """The verdicts, in the order of the record."""
@@ -66,14 +64,28 @@ class Record:
         return self.params["report"]["attribution"]
 
     @property
+    def norm(self) -> str:
+        """That of training and of the headline budget."""
+        return self.params["threat"]["norm"]
+
+    @property
     def metrics(self) -> list[str]:
         """The metrics that the study is headed with."""
         return self.params["report"]["metrics"]
 
 
+@cache
+def _rows(path: Path) -> list[Row]:
+    if not path.is_file():
+        raise DataError(f"{path}: is missing; record the study anew (`make record` or `make merge`)")
+    if not path.read_bytes().strip():  # a table of no rows has no columns either
+        return []
+    return cast("list[Row]", pd.read_csv(path).to_dict("records"))
+
+
 def short(value: float) -> str:
     """Two decimals without the zero before the point, three where two would not show it."""
-    text = f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3f}"
+    text = f"{value:z.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:z.3f}"
     return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", "−")
 
 
@@ -106,29 +118,38 @@ def cell(rows: Mapping[float, Row], key: str, epsilon: float) -> str:
 
 def by_epsilon(head: Sequence[str], columns: Sequence[Mapping[float, Row]], key: str) -> str:
     """A row a training epsilon, of columns that hold their rows by epsilon."""
-    rows = ([f"{epsilon:g}", *(cell(column, key, epsilon) for column in columns)] for epsilon in columns[0])
+    epsilons = sorted({epsilon for column in columns for epsilon in column})
+    rows = ([f"{epsilon:g}", *(cell(column, key, epsilon) for column in columns)] for epsilon in epsilons)
     return table(["training ε", *head], rows)
 
 
 def studies(records: Sequence[Record]) -> str:
     """What was run: networks, images, and on what."""
-    counts = ("seeds", "left out by the gate", "PGD", "AutoAttack", "explained", "of these all right")
+    counts = ("seeds", "left out by the gate", "PGD", "AutoAttack", "explained", "right for all")
     return table(("study", "training ε", *counts, "processor"), (_studied(record) for record in records))
 
 
 def _studied(record: Record) -> list[str]:
     networks = record.rows("networks", attack="clean", split="test")
+    epsilons = sorted({row["epsilon"] for row in networks})
+    seeds = [str(len(select(networks, epsilon=epsilon))) for epsilon in epsilons]
+    masked = [row for row in networks if is_masked(row)]
+    left_out = len(masked) if len(masked) < len(networks) else 0  # where none passed, all are shown
     scored = record.rows("quality", attribution=record.headline, metric=record.metrics[0])
-    unit = "/255" if record.params["threat"]["norm"] == "linf" else "(L2)"
     return [
         f"[{record.study}](../metrics/{record.study})",
-        ", ".join(f"{epsilon:g}" for epsilon in sorted({row["epsilon"] for row in networks})) + f" {unit}",
-        str(len({row["seed"] for row in networks})),
-        f"{sum(row['gate'] != 'sound' for row in networks)} of {len(networks)}",
-        *(str(max(row["n_images"] for row in record.rows("networks", attack=name))) for name in ("pgd", "autoattack")),
-        *(str(max(row["n"] for row in select(scored, set=name))) for name in ("all", "common")),
+        f"{', '.join(f'{epsilon:g}' for epsilon in epsilons)} {'/255' if record.norm == 'linf' else '(L2)'}",
+        ", ".join(seeds) if len(set(seeds)) > 1 else seeds[0],
+        f"{left_out} of {len(networks)}",
+        *(_most(record.rows("networks"), "n_images", attack) for attack in (("pgd",), ENSEMBLES)),
+        *(_most(scored, "n", (name,), "set") for name in ("all", "common")),
         _processor(record.about),
     ]
+
+
+def _most(rows: Sequence[Row], key: str, names: Sequence[str], column: str = "attack") -> str:
+    found = [row[key] for row in rows if row[column] in names]
+    return f"{max(found):g}" if found else "–"
 
 
 def _processor(about: Mapping[str, Any]) -> str:
@@ -139,8 +160,7 @@ def _processor(about: Mapping[str, Any]) -> str:
 def accuracy(records: Sequence[Record]) -> str:
     """Accuracy by training epsilon: clean, and under each attack at the headline budget."""
     (record,) = records
-    rows = record.rows("accuracy", norm=record.params["threat"]["norm"])
-    rows = [row for row in rows if row["attack"] == "clean" or row["budget"] == record.params["attack"]["epsilon"]]
+    rows = at_headline(record.rows("accuracy"), norm=record.norm, budget=record.params["attack"]["epsilon"])
     kinds = list(dict.fromkeys((row["attack"], row["split"]) for row in rows))
     columns = [{row["epsilon"]: row for row in select(rows, attack=kind, split=split)} for kind, split in kinds]
     return by_epsilon([_tried(record, kind, split) for kind, split in kinds], columns, "accuracy")
@@ -163,7 +183,7 @@ def by_method(records: Sequence[Record], metric: str) -> str:
     """One metric of all methods by training epsilon."""
     (record,) = records
     found = {name: record.quality(name, metric) for name in record.params["attribute"]["methods"]}
-    epsilons = list(found[record.headline])
+    epsilons = sorted({epsilon for rows in found.values() for epsilon in rows})
     rows = ([name, *(cell(rows, "mean", epsilon) for epsilon in epsilons)] for name, rows in found.items() if rows)
     return table(["method or control", *(f"ε = {epsilon:g}" for epsilon in epsilons)], rows)
 
@@ -201,7 +221,7 @@ def methods(records: Sequence[Record]) -> str:
 
 
 def _counts(record: Record, claim: str) -> str:
-    rows = [row for row in record.claims(claim=claim) if row["attribution"] in METHODS]
+    rows = record.claims(claim=claim)
     found = [row["verdict"] for row in select(rows, scope=SCOPES[1]) or rows]
     return " / ".join(str(found.count(verdict)) for verdict in VERDICTS)
 
@@ -217,7 +237,7 @@ def audit(records: Sequence[Record]) -> str:
 
 
 def _reproduced(record: Record, metric: str, kind: str) -> str:
-    found = record.rows("audit", metric=metric, kind=kind)
+    found = record.rows("audit", attribution=record.headline, metric=metric, kind=kind)
     if not found:
         return "–"
     row = max(found, key=lambda row: row["epsilon"])
@@ -254,6 +274,10 @@ def filled(text: str, root: Path = Path()) -> str:
         records = [Record(root, study) for study in match["studies"].split()]
         return match["start"] + TABLES[match["name"]](records) + match["end"]
 
+    if len(BLOCK.findall(text)) != text.count("<!-- table:"):
+        raise ConfigError(
+            "table: expected `<!-- table: NAME STUDIES... -->`, a table, and `<!-- end -->`; one is not whole"
+        )
     return BLOCK.sub(block, text)
 
 
