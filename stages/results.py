@@ -221,9 +221,9 @@ def methods(records: Sequence[Record]) -> str:
 
 
 def _counts(record: Record, claim: str) -> str:
-    rows = record.claims(claim=claim)
-    found = [row["verdict"] for row in select(rows, scope=SCOPES[1]) or rows]
-    return " / ".join(str(found.count(verdict)) for verdict in VERDICTS)
+    rows = sorted(record.claims(claim=claim), key=lambda row: SCOPES.index(row["scope"]))
+    last = {(row["attribution"], row["metric"]): row["verdict"] for row in rows}  # of training where there is no other
+    return " / ".join(str(list(last.values()).count(verdict)) for verdict in VERDICTS)
 
 
 def audit(records: Sequence[Record]) -> str:

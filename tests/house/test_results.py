@@ -189,6 +189,9 @@ def test_a_claim_that_is_judged_once_has_one_verdict_and_one_without_a_value_a_d
     record(tmp_path, [claim("training", "undecided", [None, None], estimate=None)])
     assert rows("claims", tmp_path)[1] == "| more concise | –: undecided |"
     assert rows("methods", tmp_path)[1] == "| more concise | 0 / 0 / 1 |"
+    other = {"attribution": "smoothgrad", "headline": False}
+    record(tmp_path, [claim("training", "supported", [0.1, 0.2], **other), *BOTH])
+    assert rows("methods", tmp_path)[1] == "| more concise | 1 / 1 / 0 |"
 
 
 def test_what_is_missing_or_not_whole_is_refused(tmp_path: Path) -> None:
