@@ -143,6 +143,20 @@ def test_one_seed_says_nothing_of_training_and_something_of_these_networks() -> 
     assert verdicts(table, "these networks")["more concise"] == {"supported"}
 
 
+def test_seeds_that_an_epsilon_between_lacks_count_for_what_compares_others() -> None:
+    """Three seeds at 0, 1 and 8, one at 4: no claim compares 4 with anything."""
+    whole = study(AS_CLAIMED, 3)
+    ragged = (table[(table["epsilon"] != 4) | (table["seed"] == 0)] for table in whole)
+    found, complete = (claims_table(samples(*tables, FACTS, config()), [], config()) for tables in (ragged, whole))
+    assert {row["n_seeds"] for row in found} == {3}
+    same = ("verdict", "estimate", "interval", "p_single", "n")
+    assert [[row[key] for key in same] for row in found] == [[row[key] for key in same] for row in complete]
+    fewer = (table[(table["epsilon"] != 1) | (table["seed"] == 0)] for table in whole)
+    judged = claims_table(samples(*fewer, FACTS, config()), [], config())
+    assert {row["verdict"] for row in select(judged, scope="training", claim="modest training helps")} == {"undecided"}
+    assert {row["verdict"] for row in select(judged, scope="training", claim="more concise")} == {"supported"}
+
+
 def test_a_gain_that_is_all_there_at_the_first_step_is_a_gain_and_no_trend() -> None:
     step = {**AS_CLAIMED, "direction_sensitivity": (0, -0.36, -0.33, -0.3)}
     for scope in ("training", "these networks"):

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from epsilens.reporting import forest, rates
+from epsilens.reporting.findings import ONE_SEED
 from epsilens.reporting.plausible import AUROC, RATES
 from tests.unit.test_reporting_advice import look
 from tests.unit.test_reporting_verdicts import FACTS, WANTED, row
@@ -49,13 +50,27 @@ def test_an_undefined_claim_says_why_and_two_metrics_are_two_panels():
     rows = [row("modest training helps"), row("modest training helps", metric="shake", **undefined)]
     sheets = forest.claims(rows, FACTS, WANTED, 0.0)
     figure, tips = drawn(sheets["claim-modest-training-helps"])
-    assert [axes.get_title() for axes in figure.axes] == ["Gini index", "Shake"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Gini index", "Shake"]
     assert [text.get_text() for text in figure.axes[1].texts] == [r"no \$gain\$"]
     assert len(tips) == 1
     every, _ = drawn(sheets["claims"])
-    assert every.axes[0].get_title() == "modest training helps: share of the gain in Gini index that is there at ε = 8"
+    title = "Modest training helps\nshare of the gain in Gini index that is there at ε = 8"
+    assert every.axes[0].get_title(loc="left") == title
     assert forest.claims([], FACTS, WANTED, 0.0) == {}
     sheets["claims"].svg()
+
+
+def test_the_longest_title_is_on_the_figure_and_one_seed_has_no_interval_of_training():
+    [case] = [row("modest training helps", metric="shake", epsilon=0.25, why=ONE_SEED)]
+    facts = {"metrics": {"shake": {"label": "Relative output stability", "better": "lower"}}}
+    figure, tips = drawn(forest.claims([case], facts, WANTED, 0.0)["claims"])
+    [axes] = figure.axes
+    figure.draw_without_rendering()
+    title = axes._left_title.get_window_extent()
+    assert 0 < title.x0 < title.x1 < figure.bbox.width
+    assert tips == []
+    assert [text.get_text() for text in axes.texts] == [ONE_SEED]
+    assert len(axes.collections) == 0
 
 
 def confound(metric, kind, reproduced, low, high, reason=""):

@@ -136,8 +136,9 @@ def _verdict(
     return "undecided", TOO_FEW.format(case.found.smallest_p) if few else OPEN
 
 
-def _in(sample: Sample, scope: Scope) -> Sample:
-    return sample if scope == "training" else sample.of(sample.values, scope=scope)
+def _at(sample: Sample, scope: Scope, *indices: int) -> Sample:
+    """The sample at the epsilons that are compared, in their order: what seeds others lack does not count against them."""
+    return sample.of(sample.values[list(indices)], scope=scope)
 
 
 def _beyond(found: Finding, bound: float) -> tuple[bool, bool]:
@@ -158,7 +159,7 @@ def direction(part: str) -> Callable[..., list[Case]]:
 
 def _better(found: Samples, method: str, metric: str, scope: Scope) -> Case:
     sample = found.of(method, metric)
-    gain = difference(_in(sample, scope), -1)
+    gain = difference(_at(sample, scope, 0, -1), 1)
     p = (gain.p, 1.0) if gain.estimate > 0 else (1.0, gain.p)
     rising = (trend if scope == "training" else trend_of_these_networks)(sample)
     p = FREE if gain.reason else p
@@ -174,8 +175,8 @@ def no_gain(found: Samples, plausible: Sequence[Row], config: ReportConfig, scop
     """Of the relevance: its gain at the largest epsilon is below the margin, by one of the two one-sided tests."""
     metric, margin, cases = config.plausible.relevance, config.claims.relevance_margin, []
     for method in found.methods:
-        sample = _in(found.of(method, metric), scope)
-        tested = equivalence(sample, len(sample.means) - 1, margin=(-margin, margin))
+        sample = _at(found.of(method, metric), scope, 0, -1)
+        tested = equivalence(sample, 1, margin=(-margin, margin))
         more, less = _beyond(tested, margin)
         gains = sample.replicates[:, -1] - sample.replicates[:, 0] - margin
         p = (tested.p_below, math.nan if tested.reason else p_value(gains, "rises"))
@@ -200,7 +201,7 @@ def early(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope:
 def _early(found: Samples, method: str, metric: str, wanted: float, scope: Scope) -> Case:
     """For: a gain at the second epsilon, more than `wanted` of that at the largest. Against: less than that of a gain, or a
     loss at both. The share is tested by first - wanted * whole, which needs no ratio."""
-    sample = _in(found.of(method, metric), scope)
+    sample = _at(found.of(method, metric), scope, 0, 1, -1)
     first, part = difference(sample, 1), share_of_gain(sample)
     if len(found.epsilons) == 2:
         part = replace(part, estimate=math.nan, low=math.nan, high=math.nan, reason=TWO_EPSILONS)
@@ -217,8 +218,8 @@ def _early(found: Samples, method: str, metric: str, wanted: float, scope: Scope
 
 def cost(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Case]:
     """Of the clean accuracy: its loss at the largest epsilon is above the margin."""
-    sample, margin = _in(found.accuracy, scope), config.claims.accuracy_margin
-    loss = difference(sample, -1)
+    sample, margin = _at(found.accuracy, scope, 0, -1), config.claims.accuracy_margin
+    loss = difference(sample, 1)
     kept, lost = _beyond(loss, -margin)
     beyond = sample.replicates[:, -1] - sample.replicates[:, 0] + margin
     p = FREE if loss.reason else (p_value(beyond, "falls"), p_value(beyond, "rises"))

@@ -49,7 +49,7 @@ class Finding:
     smallest_p: float
     n: int
     unit: Literal["seeds", "images"]
-    n_seeds: int  # the fewest at any epsilon
+    n_seeds: int  # the fewest at any epsilon of the sample
     scope: Scope
     reason: str = ""
 

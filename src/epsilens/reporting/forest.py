@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from epsilens.reporting.config import ClaimsConfig
+from epsilens.reporting.findings import ONE_SEED
 from epsilens.reporting.formats import percent, spread
 from epsilens.reporting.gate import Row
 from epsilens.reporting.marks import heading
@@ -43,9 +44,9 @@ def claims(rows: Sequence[Row], facts: Facts, wanted: ClaimsConfig, first: float
         titles = heads if len(its) > 1 else [""]
         found[figure_name(claim)] = Sheet(figure_name(claim), size, partial(_claims, its, titles, wanted))
     every = [case for its in cases.values() for case in its]
-    titles = [plain(f"{case[0]['claim']}: {measured(case[0], facts, first)}") for case in every]
+    titles = [plain(f"{case[0]['claim'].capitalize()}\n{measured(case[0], facts, first)}") for case in every]
     if every:
-        found["claims"] = Sheet("claims", (6.0, 1.05 * len(every)), partial(_claims, every, titles, wanted))
+        found["claims"] = Sheet("claims", (6.0, 1.2 * len(every)), partial(_claims, every, titles, wanted))
     return found
 
 
@@ -53,7 +54,7 @@ def _claims(cases: Sequence[Sequence[Row]], titles: Sequence[str], wanted: Claim
     tips: list[Tip] = []
     for axes, case, title in zip(figure.subplots(len(cases), 1, squeeze=False)[:, 0], cases, titles, strict=True):
         tips += _claim(axes, case, wanted)
-        axes.set_title(title, fontsize=8, fontweight="normal", pad=3)
+        axes.set_title(title, fontsize=8, fontweight="normal", pad=3, loc="left")
     return tips
 
 
@@ -64,16 +65,9 @@ def _claim(axes: Axes, case: Sequence[Row], wanted: ClaimsConfig) -> list[Tip]:
     tips = []
     for place, row in enumerate(case):
         colour, marker = STYLES[row["scope"]]
-        if math.isnan(row["estimate"]):
-            axes.text(
-                0.01,
-                place,
-                plain(row["why"]),
-                transform=axes.get_yaxis_transform(),
-                fontsize=7,
-                color=SOFT,
-                va="center",
-            )
+        if math.isnan(row["estimate"]) or row["why"] == ONE_SEED:  # an interval of images says nothing of training
+            across = axes.get_yaxis_transform()
+            axes.text(0.01, place, plain(row["why"]), transform=across, fontsize=7, color=SOFT, va="center")
             continue
         axes.hlines(place, *row["interval"], color=colour, linewidth=2)
         axes.plot(row["estimate"], place, color=colour, marker=marker, markersize=6)

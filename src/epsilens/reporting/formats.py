@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,19 @@ def number(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """A share of 1 as per cent with one decimal."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f} %".replace("-", "−")
+
+
+def short(value: float | None) -> str:
+    """Two decimals without the zero before the point, three where two would not show it: `.65`, `−.050`, `1.00`."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{value:z.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:z.3f}"
+    return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", "−")
+
+
+def whole_percent(value: float | None) -> str:
+    """A share of 1 in whole per cent, without the unit."""
+    return "–" if value is None or math.isnan(value) else str(round(100 * value)).replace("-", "−")
 
 
 def points(value: float | None) -> str:

@@ -24,7 +24,7 @@ from epsilens.reporting.gate import Row
 from epsilens.reporting.statistics import Cube, Estimates, Members, cube, estimate, with_width
 from epsilens.reporting.tables import correctness, rounded
 
-RATES = ("plausible", "misleading given plausible", "misleading and plausible")
+RATES = ("plausible", "misleading given plausible", "misleading and plausible", "misleading")
 AUROC = "plausibility tells right from wrong"
 
 
@@ -46,12 +46,12 @@ class Judged:
     def rates(self) -> list[np.ndarray]:
         """Of each of RATES whether it holds; NaN where the map does not count."""
         both = self.plausible * self.misleading
-        return [self.plausible, np.where(self.plausible == 1, self.misleading, np.nan), both]
+        return [self.plausible, np.where(self.plausible == 1, self.misleading, np.nan), both, self.misleading]
 
     def undefined(self) -> list[np.ndarray]:
         """Of each of RATES the maps that are left out for want of a score, bool [E, S, N]."""
         no_look, no_aim = np.isnan(self.plausible), np.isnan(self.misleading)
-        return [no_look, (self.plausible == 1) & no_aim, no_look | no_aim]
+        return [no_look, (self.plausible == 1) & no_aim, no_look | no_aim, no_aim]
 
 
 def plausible_table(scores: pd.DataFrame, facts: Mapping[str, Any], config: ReportConfig) -> list[Row]:
