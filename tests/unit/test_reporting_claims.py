@@ -13,7 +13,8 @@ from epsilens.config import section
 from epsilens.reporting.choice import choice_table
 from epsilens.reporting.claims import CLAIMS, TWO_EPSILONS, claims_table
 from epsilens.reporting.config import ReportConfig
-from epsilens.reporting.findings import ONE_IMAGE
+from epsilens.reporting.findings import NO_SHARED_SEED, ONE_IMAGE
+from epsilens.reporting.multiplicity import holm
 from epsilens.reporting.plausible import AUROC, RATES
 from epsilens.reporting.samples import samples
 from epsilens.reporting.tables import select
@@ -155,6 +156,27 @@ def test_seeds_that_an_epsilon_between_lacks_count_for_what_compares_others() ->
     judged = claims_table(samples(*fewer, FACTS, config()), [], config())
     assert {row["verdict"] for row in select(judged, scope="training", claim="modest training helps")} == {"undecided"}
     assert {row["verdict"] for row in select(judged, scope="training", claim="more concise")} == {"supported"}
+
+
+def test_what_has_one_seed_is_no_test_of_training_and_makes_others_no_harder() -> None:
+    """One seed at ε = 1: "modest training helps" cannot be judged; Holm's correction counts the four tests that remain."""
+    tables = (t[(t["epsilon"] != 1) | (t["seed"] == 0)] for t in study(AS_CLAIMED, 3, spread=0.04))
+    judged = claims_table(samples(*tables, FACTS, config()), [], config())
+    judged = select(judged, scope="training", headline=True)
+    single = {row["claim"]: row for row in judged if row["n_seeds"] == 1}
+    assert list(single) == ["modest training helps"]
+    assert all(math.isnan(single["modest training helps"][key]) for key in ("p", "p_single", "smallest_p"))
+    assert np.isnan(single["modest training helps"]["interval"]).all()
+    tested = [row for row in judged if row["n_seeds"] == 3]
+    assert [row["claim"] for row in tested] == ["more concise", "more stable", "not more relevant", "costs accuracy"]
+    expected = holm([row["p_single"] for row in tested])
+    assert [row["p"] for row in tested] == pytest.approx(list(expected), abs=1e-6)
+
+
+def test_seeds_that_nothing_shares_are_said_before_that_they_are_few() -> None:
+    tables = (t[(t["epsilon"] != 0) ^ (t["seed"] == 0)] for t in study(AS_CLAIMED, 3))
+    judged = claims_table(samples(*tables, FACTS, config()), [], config())
+    assert {row["why"] for row in select(judged, claim="more concise")} == {NO_SHARED_SEED}
 
 
 def test_a_gain_that_is_all_there_at_the_first_step_is_a_gain_and_no_trend() -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 from matplotlib.figure import Figure
 
+from epsilens.metrics import METRICS
 from epsilens.reporting import forest, rates
 from epsilens.reporting.findings import ONE_SEED
 from epsilens.reporting.plausible import AUROC, RATES
@@ -60,17 +61,27 @@ def test_an_undefined_claim_says_why_and_two_metrics_are_two_panels():
     sheets["claims"].svg()
 
 
-def test_the_longest_title_is_on_the_figure_and_one_seed_has_no_interval_of_training():
-    [case] = [row("modest training helps", metric="shake", epsilon=0.25, why=ONE_SEED)]
-    facts = {"metrics": {"shake": {"label": "Relative output stability", "better": "lower"}}}
-    figure, tips = drawn(forest.claims([case], facts, WANTED, 0.0)["claims"])
-    [axes] = figure.axes
+@pytest.mark.parametrize("label", sorted({metric.facts.label for metric in METRICS.values()}))
+def test_titles_are_on_the_figure(label):
+    facts = {"metrics": {"shake": {"label": label, "better": "lower"}}}
+    figure, _ = drawn(
+        forest.claims([row("modest training helps", metric="shake", epsilon=0.25)], facts, WANTED, 0.0)["claims"]
+    )
     figure.draw_without_rendering()
-    title = axes._left_title.get_window_extent()
+    title = figure.axes[0]._left_title.get_window_extent()
     assert 0 < title.x0 < title.x1 < figure.bbox.width
+    assert 0 < title.y0 < title.y1 <= figure.bbox.height
+
+
+def test_what_has_no_interval_is_not_drawn_but_said():
+    """Of training with one seed: an estimate, and nothing that says how sure it is."""
+    single = row(interval=[math.nan] * 2, why=ONE_SEED)
+    figure, tips = drawn(forest.claims([single], FACTS, WANTED, 0.0)["claims"])
+    [axes] = figure.axes
     assert tips == []
     assert [text.get_text() for text in axes.texts] == [ONE_SEED]
     assert len(axes.collections) == 0
+    assert axes.get_xlim() == (-0.5, 0.5)
 
 
 def confound(metric, kind, reproduced, low, high, reason=""):

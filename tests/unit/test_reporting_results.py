@@ -186,7 +186,6 @@ def test_what_is_missing_or_not_whole_is_refused(tmp_path: Path) -> None:
     record(tmp_path)
     with pytest.raises(ConfigError, match="found 'numbers', known are studies, accuracy"):
         filled(block("numbers"), LABELS, tmp_path)
-    (tmp_path / "metrics" / "tiny" / "gate.csv").unlink(missing_ok=True)
     (tmp_path / "metrics" / "tiny" / "audit.csv").unlink()
     with pytest.raises(DataError, match=r"audit\.csv: is missing"):
         filled(block("audit"), LABELS, tmp_path)

@@ -67,7 +67,8 @@ def claims_table(found: Samples, plausible: Sequence[Row], config: ReportConfig)
     direction. `standardised` and `improved` are effect sizes of the difference: Hedges' d_z over images, and the share of
     the pairs of image and seed that gain, 0.5 for none. `verdict` is supported, contradicted or undecided, and `why` says
     what an undecided one lacks. `epsilon` is compared with `reference`, the smallest of those of which a network passed the
-    gate. `headline` marks the method that the study is headed with.
+    gate; `n` and `n_seeds` are of the epsilons that are compared, `trend` is over all. `headline` marks the method that the
+    study is headed with.
     """
     if len(found.epsilons) < 2:
         return []
@@ -79,11 +80,21 @@ def claims_table(found: Samples, plausible: Sequence[Row], config: ReportConfig)
 def _judged(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope: Scope) -> list[Row]:
     """The rows of one scope. A method's claims are a family, whose p-values are corrected together: which other methods are
     looked at besides changes nothing."""
-    named = [(name, case) for name, claim in CLAIMS.items() for case in claim.cases(found, plausible, config, scope)]
+    told = _told if scope == "training" else lambda case: case
+    named = [(name, told(c)) for name, claim in CLAIMS.items() for c in claim.cases(found, plausible, config, scope)]
     families: dict[str, list[tuple[str, Case]]] = {}
     for name, case in named:
         families.setdefault(case.attribution or config.attribution, []).append((name, case))
     return [row for family in families.values() for row in _rows(family, config, scope)]
+
+
+def _told(case: Case) -> Case:
+    """What a case says of training: with one seed nothing but its estimate, and it is no test among those of its family."""
+    if case.found.n_seeds > 1:
+        return case
+    nothing = dict.fromkeys(("low", "high", "p", "smallest_p"), math.nan)
+    found = replace(case.found, **nothing, reason=case.found.reason or ONE_SEED)
+    return replace(case, found=found, interval=(False, False), p=FREE)
 
 
 def _rows(family: Sequence[tuple[str, Case]], config: ReportConfig, scope: Scope) -> list[Row]:
@@ -94,7 +105,7 @@ def _rows(family: Sequence[tuple[str, Case]], config: ReportConfig, scope: Scope
     rows = []
     for k, (name, case) in enumerate(family):
         p = (float(sides[0][k]), float(sides[1][k]))
-        verdict, why = _verdict(case, p, bool(within[k]), config.claims.alpha, scope)
+        verdict, why = _verdict(case, p, bool(within[k]), config.claims.alpha)
         smaller = 0 if not p[1] < p[0] else 1
         known = {"claim": name, "statement": CLAIMS[name].statement, "scope": scope, "verdict": verdict, "why": why}
         known |= {"headline": case.attribution in ("", config.attribution), "attribution": case.attribution}
@@ -121,10 +132,8 @@ def _details(case: Case) -> dict[str, Any]:
 
 
 def _verdict(
-    case: Case, p: tuple[float, float], within: bool, alpha: float, scope: Scope
+    case: Case, p: tuple[float, float], within: bool, alpha: float
 ) -> tuple[Literal["supported", "contradicted", "undecided"], str]:
-    if scope == "training" and case.found.n_seeds == 1:
-        return "undecided", ONE_SEED
     if case.found.reason:
         return "undecided", case.found.reason
     tested = [math.isnan(single) or corrected <= alpha for single, corrected in zip(case.p, p, strict=True)]

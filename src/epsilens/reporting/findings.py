@@ -17,7 +17,7 @@ from epsilens.reporting.resampling import (
     interval,
     network_means,
     resampled_images,
-    resampled_means,
+    seed_deviations,
 )
 
 Scope = Literal["training", "these networks"]
@@ -124,10 +124,12 @@ def draw(
     Columns of other images (accuracy) take another `stream` and the same `seed`: then they share the draws of seeds.
     Scope "these networks" leaves the spread between trainings out.
     """
-    resampled = resampled_means if scope == "training" else resampled_images
-    replicates = resampled(values, samples=samples, seed=seed, stream=stream)
     n_seeds = (~np.isnan(network_means(values))).sum(axis=1).min(axis=0)  # [K], the fewest at any epsilon
     held: list[Scope] = [scope if count > 1 else "these networks" for count in n_seeds]
+    replicates = resampled_images(values, samples=samples, seed=seed, stream=stream)
+    trained = [k for k, own in enumerate(held) if own == "training"]
+    if trained:
+        replicates[..., trained] += seed_deviations(network_means(values), samples=samples, seed=seed)[..., trained]
     return [Sample(values[..., k], replicates[..., k], confidence, seed, stream, held[k]) for k in range(len(held))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,7 +14,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from epsilens.reporting.config import ClaimsConfig
-from epsilens.reporting.findings import ONE_SEED
 from epsilens.reporting.formats import percent, spread
 from epsilens.reporting.gate import Row
 from epsilens.reporting.marks import heading
@@ -26,6 +26,7 @@ Facts = Mapping[str, Any]
 
 STYLES = {"training": (COLOURS[0], "o"), "these networks": (COLOURS[1], "s")}
 SIDE = COLOURS[2]  # of the bound, where the claim is supported
+WIDTH = 90  # letters of a title in the figure of all claims
 WIDEST = (-1.0, 2.0)  # shares reproduced beyond are told by an arrow: intervals of ratios may be far wider
 
 
@@ -44,7 +45,9 @@ def claims(rows: Sequence[Row], facts: Facts, wanted: ClaimsConfig, first: float
         titles = heads if len(its) > 1 else [""]
         found[figure_name(claim)] = Sheet(figure_name(claim), size, partial(_claims, its, titles, wanted))
     every = [case for its in cases.values() for case in its]
-    titles = [plain(f"{case[0]['claim'].capitalize()}\n{measured(case[0], facts, first)}") for case in every]
+    titles = [
+        plain(f"{case[0]['claim'].capitalize()}\n{fill(measured(case[0], facts, first), WIDTH)}") for case in every
+    ]
     if every:
         found["claims"] = Sheet("claims", (6.0, 1.2 * len(every)), partial(_claims, every, titles, wanted))
     return found
@@ -65,7 +68,7 @@ def _claim(axes: Axes, case: Sequence[Row], wanted: ClaimsConfig) -> list[Tip]:
     tips = []
     for place, row in enumerate(case):
         colour, marker = STYLES[row["scope"]]
-        if math.isnan(row["estimate"]) or row["why"] == ONE_SEED:  # an interval of images says nothing of training
+        if math.isnan(row["interval"][0]):
             across = axes.get_yaxis_transform()
             axes.text(0.01, place, plain(row["why"]), transform=across, fontsize=7, color=SOFT, va="center")
             continue
@@ -79,7 +82,7 @@ def _claim(axes: Axes, case: Sequence[Row], wanted: ClaimsConfig) -> list[Tip]:
         )
     axes.axvline(bound, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
     axes.margins(x=0.08)
-    low, high = axes.get_xlim()
+    low, high = axes.get_xlim() if tips else (bound - 0.5, bound + 0.5)
     low, high = min(low, bound - 0.06 * (high - low)), max(high, bound + 0.06 * (high - low))
     axes.axvspan(*((bound, high) if rule.above else (low, bound)), color=SIDE, alpha=0.1, linewidth=0)
     axes.set(xlim=(low, high), ylim=(len(case) - 0.4, -0.6))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,10 +26,18 @@ class Record:
             raise DataError(f"{self.folder}: holds no recorded study")
         self.params: Mapping[str, Any] = config.read(self.folder / config.PARAMS)
         self.about: dict[str, Any] = artifacts.read_json(self.folder / "provenance.json")
+        self._tables: dict[str, list[Row]] = {}
 
     def rows(self, table: str, **where: Any) -> list[Row]:
         """Those rows of a table that have these values; what is empty in it is NaN."""
-        return select(_rows(self.folder / f"{table}.csv"), **where)
+        path = self.folder / f"{table}.csv"
+        if not path.is_file():
+            raise DataError(f"{path}: is missing; record the study anew (`make record` or `make merge`)")
+        if not path.read_bytes().strip():  # a table of no rows has no columns either
+            return []
+        if table not in self._tables:
+            self._tables[table] = cast("list[Row]", pd.read_csv(path).to_dict("records"))
+        return select(self._tables[table], **where)
 
     def claims(self, **where: Any) -> list[Row]:
         """The verdicts, in the order of the record."""
@@ -55,12 +62,3 @@ class Record:
     def metrics(self) -> list[str]:
         """The metrics that the study is headed with."""
         return self.params["report"]["metrics"]
-
-
-@cache
-def _rows(path: Path) -> list[Row]:
-    if not path.is_file():
-        raise DataError(f"{path}: is missing; record the study anew (`make record` or `make merge`)")
-    if not path.read_bytes().strip():  # a table of no rows has no columns either
-        return []
-    return cast("list[Row]", pd.read_csv(path).to_dict("records"))

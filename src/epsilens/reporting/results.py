@@ -169,7 +169,7 @@ def _reproduced(record: Record, metric: str, kind: str) -> str:
 
 
 def plausible(records: Sequence[Record]) -> str:
-    """By training epsilon, of the headline method: how many maps look plausible, how many of them mislead."""
+    """By training epsilon, of the headline method: how many maps look plausible, how many mislead of these, and of all."""
     (record,) = records
     rows = record.rows("plausible", attribution=record.headline, set="all")
     measures = list(dict.fromkeys(row["measure"] for row in rows))
