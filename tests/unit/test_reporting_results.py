@@ -117,6 +117,12 @@ TABLES = {
         "| 0 | .50 (.46 to .54) | – |",
         "| 0.25 | .75 | .050 (−.004 to .10) |",
     ],
+    "ends": [
+        "| method or control | Gini index | Direction sensitivity |",
+        "| grad_cam | – | – |",
+        "| gradient | .50 → .75 | .050 |",
+        "| sobel | – | – |",
+    ],
     "gini-by-method": [
         "| method or control | ε = 0 | ε = 0.25 |",
         "| gradient | .50 (.46 to .54) | .75 |",

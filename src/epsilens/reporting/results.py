@@ -111,6 +111,19 @@ def by_method(records: Sequence[Record], metric: str) -> str:
     return table(["method or control", *(f"ε = {epsilon:g}" for epsilon in epsilons)], rows)
 
 
+def ends(records: Sequence[Record]) -> str:
+    """The headline metrics of all methods at the smallest and at the largest training epsilon, without intervals."""
+    (record,) = records
+    names = record.params["attribute"]["methods"]
+    rows = ([name, *(_ends(record.quality(name, metric)) for metric in record.metrics)] for name in names)
+    return table(["method or control", *(record.labels[name] for name in record.metrics)], rows)
+
+
+def _ends(rows: Mapping[float, Row]) -> str:
+    found = dict.fromkeys((min(rows), max(rows))) if rows else ()
+    return " → ".join(short(rows[epsilon]["mean"]) for epsilon in found) or "–"
+
+
 def claims(records: Sequence[Record]) -> str:
     """Each claim of the headline method: estimate, interval, and the verdict of training / of these networks."""
     keys = dict.fromkeys(
@@ -181,6 +194,7 @@ TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
     "studies": studies,
     "accuracy": accuracy,
     "quality": quality,
+    "ends": ends,
     "claims": claims,
     "methods": methods,
     "audit": audit,
