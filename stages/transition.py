@@ -9,6 +9,7 @@ table of all methods and metrics, a figure of the headline ones, and the relianc
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stages.common import run
 
 OUT = artifacts.METRICS / "cue"
 KEYS = ["attribution", "metric"]
+CUE = "cue_amplitude_255"  # of data.options
 DIGITS = 6
 
 
@@ -47,10 +49,30 @@ def grid(folder: Path) -> tuple[Grid, pd.DataFrame]:
         names: part.pivot(index="epsilon", columns="seed", values="mean").reindex_like(with_cue).to_numpy()
         for names, part in means.groupby(KEYS, sort=False)
     }
-    cue = float(config.read(folder / config.PARAMS)["data"]["options"]["cue_amplitude_255"])
+    cue = float(config.read(folder / config.PARAMS)["data"]["options"][CUE])
     shown = pd.DataFrame({"accuracy": with_cue.stack(), "without_cue": without.stack()}).reset_index()
     shown["reliance"] = used.ravel()
     return Grid(cue, [float(e) for e in table.index], used, measures), shown.assign(cue=cue)
+
+
+def alike(folders: list[Path]) -> Mapping[str, Any]:
+    """Parameters of the first study. Raises ConfigError where another's differ in more than its name and its cue."""
+    first, *others = (apart(config.read(folder / config.PARAMS)) for folder in folders)
+    for folder, other in zip(folders[1:], others, strict=True):
+        differing = [key for key in first | other if first.get(key) != other.get(key)]
+        if differing:
+            raise ConfigError(
+                f"transition: {folder.name}: {', '.join(differing)} differ from those of {folders[0].name}; "
+                "allowed to differ is data.options.cue_amplitude_255"
+            )
+    return first
+
+
+def apart(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a study of `shapes`, without its name and its cue."""
+    options = {key: value for key, value in raw["data"]["options"].items() if key != CUE}
+    rest = {key: value for key, value in raw.items() if key != "study"}
+    return rest | {"data": {**raw["data"], "options": options}}
 
 
 def rows(grids: list[Grid], report: ReportConfig) -> list[dict[str, Any]]:
@@ -69,11 +91,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="+", help="names of folders under metrics/")
     folders = [artifacts.METRICS / name for name in dict.fromkeys(parser.parse_args().studies)]
     grids, networks = zip(*(grid(folder) for folder in folders), strict=True)
-    if len({(tuple(each.epsilons), each.reliance.shape) for each in grids}) > 1:
-        raise ConfigError(
-            f"transition: the studies {', '.join(f.name for f in folders)} differ in their epsilons or seeds"
-        )
-    raw = config.read(folders[0] / config.PARAMS)
+    raw = alike(folders)
     report, norm = config.section(raw, "report", ReportConfig), config.section(raw, "threat", ThreatConfig).norm
     found = rows(list(grids), report)
     shown = {(report.attribution, name): METRICS[name].facts.label for name in report.metrics}
