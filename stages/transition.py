@@ -50,8 +50,9 @@ def grid(folder: Path) -> tuple[Grid, pd.DataFrame]:
         for names, part in means.groupby(KEYS, sort=False)
     }
     cue = float(config.read(folder / config.PARAMS)["data"]["options"][CUE])
-    shown = pd.DataFrame({"accuracy": with_cue.stack(), "without_cue": without.stack()}).reset_index()
-    shown["reliance"] = used.ravel()
+    gates = clean.query("split == 'test'").pivot(index="epsilon", columns="seed", values="gate")
+    shown = pd.DataFrame({"accuracy": with_cue.stack(), "without_cue": without.stack(), "gate": gates.stack()})
+    shown = shown.reset_index().assign(reliance=used.ravel())
     return Grid(cue, [float(e) for e in table.index], used, measures), shown.assign(cue=cue)
 
 
@@ -80,7 +81,7 @@ def rows(grids: list[Grid], report: ReportConfig) -> list[dict[str, Any]]:
     found = []
     for names in (names for names in grids[0].measures if all(names in grid.measures for grid in grids)):
         better = METRICS[names[1]].facts.better
-        row = compare(grids, names, better, alpha=report.claims.alpha, seed=report.seed)
+        row = compare(grids, names, better, alpha=report.claims.alpha)
         rounded = {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}
         found.append(dict(zip(KEYS, names, strict=True)) | rounded)
     return found
@@ -101,9 +102,9 @@ def main() -> None:
     for row in found:
         if row["attribution"] == report.attribution:
             print(
-                f"{row['metric']}: {row['verdict']}, at {row['ratio']:.2f} times the epsilon "
-                f"({row['ratio_low']:.2f} to {row['ratio_high']:.2f}); tells networks apart: {row['auroc']:.2f}, "
-                f"at the same epsilon {row['auroc_within']:.2f} (p = {row['p_within']:.3f})"
+                f"{row['metric']}: {row['verdict']}; in the same step as the cue {row['same']}, earlier {row['earlier']}, "
+                f"later {row['later']} (p = {row['p_same']:.2g}); tells networks apart: {row['auroc']:.2f}, "
+                f"at the same epsilon {row['auroc_within']:.2f} (p = {row['p_within']:.2g})"
             )
     print(f"transition: {OUT}")
 

@@ -7,9 +7,12 @@ Axes: E training epsilons, S seeds.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from itertools import combinations, product
+from math import comb, factorial
 from typing import Any
 
 import numpy as np
@@ -20,11 +23,8 @@ from epsilens.reporting.marks import heading
 from epsilens.reporting.sheet import Sheet
 from epsilens.reporting.style import INK, epsilon_axis, method_styles, plain
 
-HALF = (
-    0.5  # of the way from the smallest epsilon to the largest; of the reliance, what parts users of the cue from others
-)
-FACTOR = 2.0  # between two epsilons that count as the same one
-PERMUTATIONS = 9_999
+# Of the way from the smallest epsilon to the largest; of the reliance, what parts users of the cue from others.
+HALF = 0.5
 
 
 def reliance(with_cue: np.ndarray, without: np.ndarray, classes: int) -> np.ndarray:
@@ -34,16 +34,15 @@ def reliance(with_cue: np.ndarray, without: np.ndarray, classes: int) -> np.ndar
     return np.clip(lost, 0, 1)
 
 
-def crossing(epsilons: Sequence[float], curve: np.ndarray) -> float:
-    """The epsilon at which a curve [E] has first gone half of its way from the first value to the last, by linear
-    interpolation. NaN where a value is missing, or the first is the last."""
+def crossing(curve: np.ndarray) -> float:
+    """The number of the epsilon, from 1, at which a curve [E] has first gone half of its way, from first value to last.
+
+    It does so in the step that ends there; where in it is not known. NaN where a value is missing, or the last is the first.
+    """
     way = curve[-1] - curve[0]
     if not np.isfinite(curve).all() or way == 0:
         return float("nan")
-    gone = (curve - curve[0]) / way
-    after = int(np.argmax(gone >= HALF))
-    share = (HALF - gone[after - 1]) / (gone[after] - gone[after - 1])
-    return float(epsilons[after - 1] + share * (epsilons[after] - epsilons[after - 1]))
+    return float(np.argmax((curve - curve[0]) / way >= HALF))
 
 
 def student(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
@@ -66,63 +65,86 @@ class Grid:
 
     def crossings(self, curves: np.ndarray) -> np.ndarray:
         """`crossing` of each seed's curve, [S]."""
-        return np.array([crossing(self.epsilons, curve) for curve in curves.T])
+        return np.array([crossing(curve) for curve in curves.T])
 
 
-def compare(grids: Sequence[Grid], measure: Any, better: str | None, *, alpha: float, seed: int) -> dict[str, Any]:
+def compare(grids: Sequence[Grid], measure: Any, better: str | None, *, alpha: float) -> dict[str, Any]:
     """Of several cues together: does a measure move where the networks stop using the cue, and does it tell the networks
     that use it from the others?
 
     better: higher, lower, or None: the direction in which networks that use no cue are expected to be (None: higher).
-    Returns `ratio` with its interval: of the measure's crossing to that of the reliance, a seed's mean over the cues in
-    logarithms; `change` from the smallest epsilon to the largest with its interval; `verdict`; `auroc`, the chance that a
-    network without the cue has the better value, over all networks of a cue, and `auroc_within` among those of the same
-    epsilon only, with the p of a permutation within these and the number of `pairs`.
+    Returns what `crossed` counts; `change` from the smallest epsilon to the largest with its interval; `verdict`; `auroc`,
+    the chance that a network without the cue has the better value, over all networks of a cue, and `auroc_within` among
+    those of the same epsilon only, with `p_within`, of labels permuted within these, and the number of `pairs`.
     """
-    shifts = [np.log2(grid.crossings(grid.measures[measure]) / grid.crossings(grid.reliance)) for grid in grids]
     changes = [grid.measures[measure][-1] - grid.measures[measure][0] for grid in grids]
-    shift, change = _seeds(shifts), _seeds(changes)
-    moved, narrow, wide = student(change, 1 - alpha), student(shift, 1 - 2 * alpha), student(shift, 1 - alpha)
+    moved, found = student(np.mean(changes, axis=0), 1 - alpha), crossed(grids, measure)
     sign = -1.0 if better == "lower" else 1.0
-    apart = [stratum(sign * grid.measures[measure], grid.reliance) for grid in grids]
+    everywhere = [stratum(sign * grid.measures[measure], grid.reliance) for grid in grids]
     within = [
         stratum(sign * values, used)
         for grid in grids
         for values, used in zip(grid.measures[measure], grid.reliance, strict=True)
     ]
-    same = separation(within)
-    return {
-        "ratio": 2 ** wide[0],
-        "ratio_low": 2 ** wide[1],
-        "ratio_high": 2 ** wide[2],
-        "n_seeds": int(np.isfinite(shift).sum()),
+    return found | {
         "change": moved[0],
         "change_low": moved[1],
         "change_high": moved[2],
-        "verdict": _verdict(moved, narrow, wide),
-        "auroc": separation(apart),
-        "auroc_within": same,
-        "p_within": permutation_p(within, same, seed=seed),
+        "verdict": _verdict(moved, found["p_same"], found["p_order"], alpha),
+        "auroc": separation(everywhere),
+        "auroc_within": separation(within),
+        "p_within": permutation_p(within),
         "pairs": sum(stratum.pairs for stratum in within),
     }
 
 
-def _seeds(by_cue: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean over cues of each seed, [S]; a seed that lacks one is missing."""
-    return np.mean(np.stack(by_cue), axis=0)
+def crossed(grids: Sequence[Grid], measure: Any) -> dict[str, Any]:
+    """How many seeds' curves cross in the `same` step between two epsilons as their own reliance, in an `earlier` and in a
+    `later` one. `p_same`: the chance of so many in the same, were each paired with the reliance of any seed of its cue;
+    `p_order`: of a sign test between earlier and later. NaN and 1 where there is nothing to count."""
+    steps = [_known(grid.crossings(grid.measures[measure]), grid.crossings(grid.reliance)) for grid in grids]
+    apart = np.concatenate([curve - own for curve, own in steps])
+    same, earlier, later = (int(part.sum()) for part in (apart == 0, apart < 0, apart > 0))
+    chances = reduce(np.convolve, [matches(curve, own) for curve, own in steps], np.ones(1))
+    return {
+        "same": same,
+        "earlier": earlier,
+        "later": later,
+        "p_same": float(chances[same:].sum()) if len(apart) else float("nan"),
+        "p_order": float(stats.binomtest(earlier, earlier + later).pvalue) if earlier + later else 1.0,
+    }
 
 
-def _verdict(moved: tuple[float, ...], narrow: tuple[float, ...], wide: tuple[float, ...]) -> str:
-    """`same`: within FACTOR by two one-sided tests; `elsewhere`: the whole interval is beyond it; `does not move`: the
-    change may be 0; `undecided`: none of these, or too few seeds."""
-    bound = np.log2(FACTOR)
-    if not np.isfinite([*moved, *wide]).all():
+def _known(curve: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The seeds of which both crossings are known."""
+    known = np.isfinite(curve) & np.isfinite(own)
+    return curve[known], own[known]
+
+
+def matches(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The chances of 0, 1, ... equal pairs where each of `first` [S] is paired with one of `second` [S] at random, exactly:
+    the ways to place i equal pairs, by inclusion and exclusion."""
+    count, placed = len(first), np.ones(1)
+    for value in np.intersect1d(first, second):
+        a, b = int((first == value).sum()), int((second == value).sum())
+        placed = np.convolve(placed, [comb(a, i) * comb(b, i) * factorial(i) for i in range(min(a, b) + 1)])
+    ways = [
+        sum((-1) ** (i - k) * comb(i, k) * placed[i] * factorial(count - i) for i in range(k, len(placed)))
+        for k in range(len(placed))
+    ]
+    return np.array(ways) / factorial(count)
+
+
+def _verdict(moved: tuple[float, float, float], p_same: float, p_order: float, alpha: float) -> str:
+    """`does not move`: the change may be 0; `with the cue`: in the same step more often than by chance; `earlier or later`:
+    on one side of it more often than by chance; `undecided`: none of these, or too few seeds."""
+    if not np.isfinite([*moved, p_same]).all():
         return "undecided"
     if moved[1] <= 0 <= moved[2]:
         return "does not move"
-    if -bound <= narrow[1] and narrow[2] <= bound:
-        return "same"
-    return "elsewhere" if wide[1] > bound or wide[2] < -bound else "undecided"
+    if p_same <= alpha:
+        return "with the cue"
+    return "earlier or later" if p_order <= alpha else "undecided"
 
 
 @dataclass(frozen=True)
@@ -137,10 +159,18 @@ class Stratum:
         """Of one that uses the cue and one that does not."""
         return int(self.free.sum() * (~self.free).sum())
 
-    def won(self, free: np.ndarray) -> np.ndarray:
-        """In how many of the pairs the one without the cue has the larger value, for each row of `free` [B, N]."""
-        count = free.sum(axis=1)
-        return free @ self.ranks - count * (count + 1) / 2
+    @property
+    def won(self) -> float:
+        """In how many of the pairs the one without the cue has the larger value; a tie is half of one."""
+        return float(self._won(self.ranks[self.free]))
+
+    def chances(self) -> dict[float, float]:
+        """Of each number of pairs that could be won, where any of the networks might be those without the cue."""
+        drawn = [self._won(np.array(ranks)) for ranks in combinations(self.ranks, int(self.free.sum()))]
+        return {won: count / len(drawn) for won, count in Counter(drawn).items()}
+
+    def _won(self, ranks: np.ndarray) -> float:
+        return ranks.sum() - len(ranks) * (len(ranks) + 1) / 2
 
 
 def stratum(values: np.ndarray, reliance: np.ndarray) -> Stratum:
@@ -152,20 +182,24 @@ def stratum(values: np.ndarray, reliance: np.ndarray) -> Stratum:
 def separation(strata: Sequence[Stratum]) -> float:
     """The AUROC over the pairs of all strata, in [0, 1]; NaN without a pair."""
     pairs = sum(each.pairs for each in strata)
-    won = sum(float(each.won(each.free[None])[0]) for each in strata)
-    return won / pairs if pairs else float("nan")
+    return sum(each.won for each in strata) / pairs if pairs else float("nan")
 
 
-def permutation_p(strata: Sequence[Stratum], found: float, *, seed: int) -> float:
-    """Two-sided: how often the labels, permuted within each stratum, part at least as far from 1/2 as `found`."""
+def permutation_p(strata: Sequence[Stratum]) -> float:
+    """Two-sided, counted exactly: how often the labels, permuted within each stratum, part at least as far from 1/2 as they
+    do; NaN without a pair. All C(N, k) labelings of a stratum are gone through."""
     mixed = [each for each in strata if each.pairs]
     if not mixed:
         return float("nan")
-    rng, won = np.random.default_rng([seed, 3]), np.zeros(PERMUTATIONS)
+    middle = sum(each.pairs for each in mixed) / 2
+    total: dict[float, float] = {0.0: 1.0}
     for each in mixed:
-        won += each.won(rng.permuted(np.tile(each.free, (PERMUTATIONS, 1)), axis=1))
-    extreme = np.abs(won / sum(each.pairs for each in mixed) - 0.5) >= abs(found - 0.5) - 1e-9
-    return float((extreme.sum() + 1) / (PERMUTATIONS + 1))
+        summed: defaultdict[float, float] = defaultdict(float)
+        for (won, chance), (more, part) in product(total.items(), each.chances().items()):
+            summed[won + more] += chance * part
+        total = summed
+    seen = abs(sum(each.won for each in mixed) - middle)
+    return sum(chance for won, chance in total.items() if abs(won - middle) >= seen)
 
 
 def sheet(grids: Sequence[Grid], shown: dict[Any, str], norm: str) -> Sheet:
