@@ -57,7 +57,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def durations() -> list[dict[str, Any]]:
-    """How long stages took here: their study, stage and seconds, the oldest first. What cannot be read is left out."""
+    """How long stages took here: study, stage, seconds and threads, the oldest first. What cannot be read is left out."""
     found = []
     with suppress(OSError):
         for line in (project_root() / DURATIONS).read_text(encoding="utf-8").splitlines():
@@ -67,9 +67,11 @@ def durations() -> list[dict[str, Any]]:
 
 
 def _took(seconds: float) -> None:
-    """Take down what forecasts are made from: in no output, and no error where it cannot be written."""
+    """Take down what forecasts and provenance are made from: in no output, and no error where it cannot be written."""
     if "DVC_STAGE" in os.environ:
         line = {"study": config.read()["study"]["name"], "stage": os.environ["DVC_STAGE"], "seconds": round(seconds, 1)}
+        if "torch" in sys.modules:
+            line["threads"] = sys.modules["torch"].get_num_threads()
         path = project_root() / DURATIONS
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,15 +17,8 @@ from epsilens.reporting.config import ReportConfig
 from epsilens.reporting.report import draw, file_name, tabulate
 from stages import parts
 from stages.common import run
+from stages.provenance import merged, other_code
 from stages.record import keep
-
-
-def provenance(study: str, folders: list[Path]) -> dict[str, Any]:
-    """That of the first part, with what differs between parts by their names."""
-    found = {folder.name: artifacts.read_json(folder / "provenance.json") for folder in folders}
-    first = next(iter(found.values()))
-    own = {name: {key: part[key] for key in ("seconds", "machine", "versions")} for name, part in found.items()}
-    return {**first, "command": f"python -m stages.merge {study}", "parts": own}
 
 
 def as_written(path: Path, rows: Any) -> Any:
@@ -40,15 +33,19 @@ def main() -> None:
     folders = sorted(path.parent for path in (folder / parts.FOLDER).glob(f"*/{parts.REST}"))
     if not folders:
         raise DataError(f"{folder / parts.FOLDER}: holds no part; `python -m stages.record --part NAME` makes one")
-    found = parts.merge({path.name: parts.read(path) for path in folders})
+    read = {path: parts.read(path) for path in folders}
+    found = parts.merge({path.name: part for path, part in read.items()})
+    about = merged(folder.name, {path: len(parts.networks(part)) for path, part in read.items()})
     report = config.section(found.params, "report", ReportConfig)
     tables = tabulate(found, report)
     rows = {path: as_written(path, getattr(tables, path.stem)) for path in (artifacts.SUMMARY, *artifacts.TABLES)}
-    keep(folder, rows, found.scores, provenance(folder.name, folders))
+    keep(folder, rows, found.scores, about)
     for name, sheet in draw(found, tables, report).items():
         artifacts.write_bytes(folder / "figures" / f"{file_name(name)}.svg", sheet.svg())
     text = yaml.safe_dump(dict(found.params), sort_keys=False, allow_unicode=True)
     artifacts.write_bytes(folder / config.PARAMS, text.encode())
+    for line in other_code(about):
+        print(f"to be known: {line}")
     print(f"merged into {folder}: {', '.join(path.name for path in folders)}; commit it")
 
 

@@ -80,8 +80,8 @@ def merge(parts: Mapping[str, Inputs]) -> Inputs:
         differing += [key for key in ("facts", "manifest") if getattr(first, key) != getattr(part, key)]
         if differing:
             raise ConfigError(f"merge: {name}: {', '.join(differing)} differ from those of {next(iter(parts))}")
-    networks = [network for part in parts.values() for network in _networks(part)]
-    twice = sorted({network for network in networks if networks.count(network) > 1})
+    there = [network for part in parts.values() for network in networks(part)]
+    twice = sorted({network for network in there if there.count(network) > 1})
     if twice:
         raise ConfigError(
             f"merge: epsilon {twice[0][0]:g}, seed {twice[0][1]} is in two of the parts {', '.join(parts)}"
@@ -99,5 +99,6 @@ def merge(parts: Mapping[str, Inputs]) -> Inputs:
     )
 
 
-def _networks(part: Inputs) -> Sequence[tuple[Any, ...]]:
+def networks(part: Inputs) -> Sequence[tuple[Any, ...]]:
+    """The (epsilon, seed) of each."""
     return list(part.attacks[["epsilon", "seed"]].drop_duplicates().itertuples(index=False, name=None))

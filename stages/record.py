@@ -5,46 +5,24 @@ that `make merge` needs, in metrics/<study>/parts/NAME.
 """
 
 import argparse
-import platform
 import re
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from epsilens import artifacts, config
-from epsilens.data.manifest import read_manifest
 from epsilens.errors import ConfigError
 from epsilens.reporting.config import StudyConfig
 from stages import parts
-from stages.common import durations, params, run
-from stages.forecast import medians
+from stages.common import params, run
+from stages.provenance import provenance
 from stages.report import inputs
 
 AS_JSON = (artifacts.SUMMARY, artifacts.CLAIMS)
 ELSEWHERE = artifacts.HEADLINE  # a part of quality.csv
-PACKAGES = ("torch", "torchvision", "robustness", "captum", "numpy")
-
-
-def provenance(study: str) -> dict[str, Any]:
-    """How to repeat the numbers, and on what they were obtained."""
-    manifest = read_manifest(artifacts.PREPARED)
-    return {
-        "command": f"make study NAME={study} && dvc repro",
-        "seconds": medians(line for line in durations() if line["study"] == study),
-        "machine": {
-            "architecture": platform.machine(),
-            "instructions": torch.backends.cpu.get_cpu_capability(),  # rounding, and so training, differs with it
-            "cores": torch.get_num_threads(),  # of which a network has a share where several run at a time
-            "cuda": torch.cuda.is_available(),
-        },
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "data": {"sources": manifest["sources"], "splits": manifest["splits"], "duplicates": manifest["duplicates"]},
-    }
 
 
 def network_means(scores: pd.DataFrame) -> pd.DataFrame:
@@ -84,14 +62,14 @@ def main() -> None:
         found = inputs(raw)
         shutil.rmtree(folder, ignore_errors=True)
         parts.write(folder, found)
-        artifacts.write_json(folder / "provenance.json", provenance(study))
+        artifacts.write_json(folder / "provenance.json", provenance(raw))
     else:
         scores = artifacts.read_rows(artifacts.REPORTS / "rows" / "scores.parquet").to_pandas()
         tables = {
             path: path.read_bytes() if path.suffix == ".csv" else artifacts.read_json(path)
             for path in (artifacts.SUMMARY, *artifacts.TABLES)
         }
-        keep(folder, tables, scores, provenance(study))
+        keep(folder, tables, scores, provenance(raw))
         shutil.copytree(artifacts.REPORTS / "figures", folder / "figures")
     shutil.copy(config.PARAMS, folder / config.PARAMS)
     print(f"recorded in {folder}; " + (f"`make merge NAME={study}` when all parts are there" if part else "commit it"))

@@ -57,23 +57,23 @@ def grid(folder: Path) -> tuple[Grid, pd.DataFrame]:
 
 
 def alike(folders: list[Path]) -> Mapping[str, Any]:
-    """Parameters of the first study. Raises ConfigError where another's differ in more than its name and its cue."""
+    """Parameters of the first study. Raises ConfigError where another's differ in more than name, cue and epsilons."""
     first, *others = (apart(config.read(folder / config.PARAMS)) for folder in folders)
     for folder, other in zip(folders[1:], others, strict=True):
         differing = [key for key in first | other if first.get(key) != other.get(key)]
         if differing:
             raise ConfigError(
                 f"transition: {folder.name}: {', '.join(differing)} differ from those of {folders[0].name}; "
-                "allowed to differ is data.options.cue_amplitude_255"
+                f"only data.options.{CUE} and sweep.epsilons may"
             )
     return first
 
 
 def apart(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a study of `shapes`, without its name and its cue."""
+    """Parameters of a study of `shapes`, without its name, its cue and its epsilons."""
     options = {key: value for key, value in raw["data"]["options"].items() if key != CUE}
     rest = {key: value for key, value in raw.items() if key != "study"}
-    return rest | {"data": {**raw["data"], "options": options}}
+    return rest | {"data": {**raw["data"], "options": options}, "sweep": sorted(raw["sweep"]["seeds"])}
 
 
 def rows(grids: list[Grid], report: ReportConfig) -> list[dict[str, Any]]:
