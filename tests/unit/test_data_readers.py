@@ -518,7 +518,7 @@ def write_batches(root: Path, files: dict[str, bytes]) -> None:
 
 def test_cifar10_from_its_folder(tmp_path: Path, cifar: dict[str, bytes]) -> None:
     write_batches(tmp_path, cifar)
-    source = cifar10.load(tmp_path)
+    source = cifar10.load(tmp_path, own_test="test")
     assert source.class_names == tuple("abcdefghij")
     assert source.train.labels.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
     first = torch.from_numpy(pickle.loads(cifar["data_batch_1"], encoding="latin1")["data"])
@@ -526,6 +526,19 @@ def test_cifar10_from_its_folder(tmp_path: Path, cifar: dict[str, bytes]) -> Non
     assert source.test is not None
     assert source.test.labels.tolist() == [5, 4]
     assert source.files == {name: hashlib.sha256(content).hexdigest() for name, content in cifar.items()}
+
+
+def test_cifar10s_own_test_images_go_where_params_say(tmp_path: Path, cifar: dict[str, bytes]) -> None:
+    write_batches(tmp_path, cifar)
+    beside = cifar10.load(tmp_path, own_test="official_test")
+    assert beside.test is None
+    assert beside.extras["official_test"].labels.tolist() == [5, 4]
+    none = cifar10.load(tmp_path, own_test="ignore")
+    assert (none.test, none.extras) == (None, {})
+    held = {"holdout": 10_000, "holdout_by": "last"}
+    data.check(settings("cifar10", own_test="official_test").model_copy(update=held))
+    with pytest.raises(ConfigError, match=r"data\.holdout: found 10000, expected 0"):
+        data.check(settings("cifar10", own_test="test").model_copy(update=held))
 
 
 def test_cifar10_is_downloaded_when_absent(
@@ -537,7 +550,7 @@ def test_cifar10_is_downloaded_when_absent(
     root = tmp_path / "raw"
     root.mkdir()
     (root / "cifar-10-python.tar.gz").write_bytes(b"half a download")
-    assert len(cifar10.load(root).train) == 10
+    assert len(cifar10.load(root, own_test="test").train) == 10
 
 
 def test_cifar10_says_how_to_provide_it(
@@ -549,7 +562,7 @@ def test_cifar10_says_how_to_provide_it(
     for url in (f"{server}/absent.tar.gz", f"{server}/wrong.tar.gz", "http://127.0.0.1:1/nobody/listens"):
         monkeypatch.setattr(CIFAR10, "url", url)
         with pytest.raises(DataError, match=r"cifar-10-batches-py.*unpack it in .*EPSILENS_DATA"):
-            cifar10.load(tmp_path / "raw")
+            cifar10.load(tmp_path / "raw", own_test="test")
         assert not (tmp_path / "raw/cifar-10-python.tar.gz").exists()
 
 
@@ -564,7 +577,7 @@ def test_an_intact_archive_is_never_deleted(
     shutil.copy(tmp_path / "cifar.tar.gz", tmp_path / "cifar-10-python.tar.gz")
     monkeypatch.setattr(module, "download_and_extract_archive", full)
     with pytest.raises(DataError, match="No space left"):
-        cifar10.load(tmp_path)
+        cifar10.load(tmp_path, own_test="test")
     assert (tmp_path / "cifar-10-python.tar.gz").exists()
 
 

@@ -73,7 +73,7 @@ def test_no_difference_without_a_shared_seed_or_a_score():
     assert (found.reason, math.isnan(found.p), math.isnan(found.low)) == (NO_SHARED_SEED, True, True)
     values[1] = NAN
     assert difference(sample_of(values), 1).reason == UNDEFINED
-    assert equivalence(sample_of(values), 1, margin=(-1, 1)).reason == UNDEFINED
+    assert equivalence(sample_of(values), 1, margin=(-1, 1), alpha=0.05).reason == UNDEFINED
 
 
 def test_standardised_difference_is_its_formula_and_its_interval_that_of_the_noncentral_t():
@@ -138,7 +138,7 @@ def test_share_of_images_that_improve_is_the_normal_one():
 @pytest.mark.parametrize("margin", [(-0.3, 0.3), (-0.05, 0.6)])
 def test_equivalence_over_seeds_is_the_two_one_sided_t_tests(margin):
     differences = np.array([0.05, -0.02, 0.09, 0.11, 0.01])
-    found = equivalence(sample_of(by_seed(differences)), 1, margin=margin)
+    found = equivalence(sample_of(by_seed(differences)), 1, margin=margin, alpha=0.05)
     above, below = paired_tost(differences, margin=margin)
     t = (differences.mean() - margin[0]) / stats.sem(differences)
     assert above == pytest.approx(stats.t.sf(t, 4))
@@ -156,20 +156,29 @@ def test_equivalence_over_seeds_is_the_two_one_sided_t_tests(margin):
 
 def test_equivalence_verdicts():
     sample = sample_of(by_seed(np.array([0.45, 0.52, 0.5, 0.49, 0.51])))
-    verdicts = [equivalence(sample, 1, margin=margin).verdict for margin in [(-1, 1), (-0.1, 0.1), (-0.5, 0.5)]]
+    verdicts = [
+        equivalence(sample, 1, margin=margin, alpha=0.05).verdict for margin in [(-1, 1), (-0.1, 0.1), (-0.5, 0.5)]
+    ]
     assert verdicts == ["equivalent", "beyond the margin", "undecided"]
-    assert equivalence(sample.oriented("lower"), 1, margin=(-0.1, 0.1)).verdict == "beyond the margin"
+    assert equivalence(sample.oriented("lower"), 1, margin=(-0.1, 0.1), alpha=0.05).verdict == "beyond the margin"
     for margin in [(0.1, 0.2), (-0.2, -0.1), (0.0, 0.1)]:
         with pytest.raises(ConfigError, match="enclose 0"):
-            equivalence(sample, 1, margin=margin)
+            equivalence(sample, 1, margin=margin, alpha=0.05)
         with pytest.raises(ConfigError, match="enclose 0"):
             paired_tost([0.0, 0.1], margin=margin)
+
+
+def test_the_interval_of_equivalence_is_of_alpha_whatever_the_confidence_of_the_sample():
+    differences = np.array([0.05, -0.02, 0.09, 0.11, 0.01])
+    wide, narrow = (replace(sample_of(by_seed(differences)), confidence=level) for level in (0.99, 0.5))
+    found = [equivalence(sample, 1, margin=(-0.3, 0.3), alpha=0.05) for sample in (wide, narrow)]
+    assert [(each.low, each.high, each.confidence) for each in found] == [(found[0].low, found[0].high, 0.9)] * 2
 
 
 def test_two_seeds_far_apart_are_not_equivalent_however_many_images():
     values = np.zeros((2, 2, 500))
     values[1] = np.array([-0.1, 0.1])[:, None]
-    assert equivalence(sample_of(values, samples=2000), 1, margin=(-0.2, 0.2)).verdict == "undecided"
+    assert equivalence(sample_of(values, samples=2000), 1, margin=(-0.2, 0.2), alpha=0.05).verdict == "undecided"
 
 
 def share_values(means, n_images=200, noise=0.1):

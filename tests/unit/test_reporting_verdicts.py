@@ -37,8 +37,8 @@ def test_every_claim_has_its_rule():
             "Supported: the whole interval is below 0.05 and p ≤ 0.05. Contradicted: it is above and p ≤ 0.05."
         ),
         "modest training helps": (
-            "Supported: the whole interval is above 50 % and the gain itself is above 0, with a test. "
-            "Contradicted: it is below."
+            "Supported: the whole interval is above 50 %, the gain itself is above 0, and p ≤ 0.05. "
+            "Contradicted: it is below, or there is a loss at both ε, and p ≤ 0.05."
         ),
         "costs accuracy": (
             "Supported: the whole interval is below −2 points and p ≤ 0.05. Contradicted: it is above and p ≤ 0.05."
@@ -49,6 +49,15 @@ def test_every_claim_has_its_rule():
 )
 def test_what_decides_is_said_with_the_thresholds_of_the_study(claim, sentence):
     assert RULES[claim].decides(WANTED) == sentence
+
+
+def test_plausibility_that_goes_with_wrong_predictions_is_told():
+    def why(*interval):
+        rows = [row(claim="plausibility is blind", verdict="supported", interval=list(interval))]
+        return cards(rows, FACTS, WANTED, 0.0)[0]["cases"][0]["lines"][0]["why"]
+
+    assert why(0.2, 0.45) == "the interval is below 0.5: rather a sign of a wrong prediction"
+    assert why(0.2, 0.55) == ""
 
 
 def test_a_card_has_both_verdicts_with_estimate_interval_and_p():

@@ -34,9 +34,7 @@ DATASETS: dict[str, Dataset] = {
     "shapes": Dataset(
         shapes.load, "Coloured shapes made here, with masks and a false cue; needs no files.", shapes.known
     ),
-    "cifar10": Dataset(
-        cifar10.load, "CIFAR-10, downloaded by torchvision when it is not there.", lambda _: cifar10.KNOWN
-    ),
+    "cifar10": Dataset(cifar10.load, "CIFAR-10, downloaded by torchvision when it is not there.", cifar10.known),
     "parquet": Dataset(parquet.load, "Images in parquet files in the Hugging Face layout, boxes as masks.", _files),
     "folder": Dataset(folder.load, "Image files, train/<class>/* and test/<class>/*, boxes from XML or CSV.", _files),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from urllib.error import HTTPError
 
 import torch
 
-from epsilens.data.source import Known, Source, checksums, samples
+from epsilens.data.source import Known, OwnTest, Source, assemble, checksums, samples
 from epsilens.errors import DataError
 from epsilens.types import Samples
 
@@ -18,10 +19,15 @@ KNOWN = Known(side=32, classes=10, train=50_000, test=10_000)
 ATTEMPTS = 2  # a download that breaks off or arrives damaged is deleted and tried once more
 
 
-def load(root: Path) -> Source:
+def known(options: dict[str, Any]) -> Known:
+    """What the options tell: own test images that are no test split leave its size to `data.holdout`."""
+    return KNOWN if options["own_test"] == "test" else replace(KNOWN, test=None)
+
+
+def load(root: Path, *, own_test: OwnTest) -> Source:
     """Read `root`/cifar-10-batches-py, downloaded if absent; torchvision checks every file's MD5.
 
-    Raises DataError if it is neither there nor to be had.
+    own_test: what becomes of the 10,000 test images. Raises DataError if the data are neither there nor to be had.
     """
     from torchvision.datasets import CIFAR10
 
@@ -30,7 +36,8 @@ def load(root: Path) -> Source:
     folder = root / CIFAR10.base_folder
     names = [CIFAR10.meta["filename"], *(name for name, _ in CIFAR10.train_list + CIFAR10.test_list)]
     files = checksums(folder / name for name in sorted(names))
-    return Source(_samples(train), _samples(test), {}, tuple(train.classes), files)
+    own = None if own_test == "ignore" else _samples(test)
+    return assemble(_samples(train), own, own_test, train.classes, files)
 
 
 def _samples(dataset: Any) -> Samples:

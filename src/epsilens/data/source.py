@@ -61,13 +61,13 @@ def assemble(
     own_test: OwnTest,
     class_names: Sequence[str],
     files: dict[str, str],
-    boxes: dict[str, Any],
-    skipped: Sequence[str],
+    boxes: dict[str, Any] | None = None,
+    skipped: Sequence[str] = (),
 ) -> Source:
     """A Source whose own test images stand where `own_test` says."""
     test = own if own_test == "test" else None
     extras = {"official_test": own} if own is not None and own_test == "official_test" else {}
-    return Source(train, test, extras, tuple(class_names), files, boxes, tuple(skipped))
+    return Source(train, test, extras, tuple(class_names), files, boxes or {}, tuple(skipped))
 
 
 def existing_folder(path: Path) -> Path:

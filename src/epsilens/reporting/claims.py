@@ -185,7 +185,7 @@ def no_gain(found: Samples, plausible: Sequence[Row], config: ReportConfig, scop
     metric, margin, cases = config.plausible.relevance, config.claims.relevance_margin, []
     for method in found.methods:
         sample = _at(found.of(method, metric), scope, 0, -1)
-        tested = equivalence(sample, 1, margin=(-margin, margin))
+        tested = equivalence(sample, 1, margin=(-margin, margin), alpha=config.claims.alpha)
         more, less = _beyond(tested, margin)
         gains = sample.replicates[:, -1] - sample.replicates[:, 0] - margin
         p = (tested.p_below, math.nan if tested.reason else p_value(gains, "rises"))

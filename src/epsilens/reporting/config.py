@@ -68,9 +68,8 @@ class ClaimsConfig(Section):
     relevance_margin: Annotated[float, Field(gt=0)]  # a gain of relevance up to this counts as none; its own unit
     modest_share: Share  # of the gain that the smallest epsilon above the first must have
     misleading_rate: Share  # of the plausible maps, beyond which they are said to mislead
-    auroc_margin: Annotated[
-        float, Field(gt=0, lt=0.5)
-    ]  # plausibility that tells right from wrong no better counts as blind
+    # Plausibility that tells right from wrong no better than 0.5 + this counts as blind.
+    auroc_margin: Annotated[float, Field(gt=0, lt=0.5)]
 
 
 class RecommendConfig(Section):

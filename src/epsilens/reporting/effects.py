@@ -61,9 +61,8 @@ def standardised(sample: Sample, index: int) -> Finding:
         return finding(sample, test, math.nan, (math.nan, math.nan), reason=NO_SPREAD)
     means = sample.of(paired[None])
     options = {"samples": len(sample.replicates), "seed": sample.seed, "stream": sample.stream}
-    variances = (
-        variance + image_deviations(squares[None, ..., None], **options)[:, 0, 0]
-    )  # of the same draws as the means
+    # Of the same draws as the means.
+    variances = variance + image_deviations(squares[None, ..., None], **options)[:, 0, 0]
     scales = hedges(n_images - 1) / np.sqrt(np.maximum(variances, variance / n_images))  # never 0: all of one image
     bounds = sample.interval(scales * means.replicates[:, 0])
     return finding(means, test, hedges(n_images - 1) * means.means[0] / math.sqrt(variance), bounds)
@@ -108,8 +107,7 @@ def share_of_gain(sample: Sample, *, reference: Literal["last", "best"] = "last"
     same = np.sign(wholes) == np.sign(whole)
     ratios = np.divide(replicates[:, 0], wholes, out=np.full(len(wholes), np.nan), where=same)
     tails = (1 - sample.confidence) / 2, (1 + sample.confidence) / 2
-    low = np.quantile(
-        np.where(same, ratios, -np.inf), tails[0], method="lower"
-    )  # between infinite and finite is nothing
+    # Between infinite and finite is nothing to interpolate.
+    low = np.quantile(np.where(same, ratios, -np.inf), tails[0], method="lower")
     high = np.quantile(np.where(same, ratios, np.inf), tails[1], method="higher")
     return finding(sample, test, gains[0] / whole, (float(low), float(high)))

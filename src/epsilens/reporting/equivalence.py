@@ -35,13 +35,13 @@ class Equivalence(Finding):
     verdict: Verdict = "undecided"
 
 
-def equivalence(sample: Sample, index: int, *, margin: tuple[float, float]) -> Equivalence:
-    """Of the mean at epsilon number `index` and that at the smallest; alpha is 1 - the sample's confidence.
+def equivalence(sample: Sample, index: int, *, margin: tuple[float, float], alpha: float) -> Equivalence:
+    """Of the mean at epsilon number `index` and that at the smallest.
 
     `beyond the margin`: the whole interval is outside. Raises ConfigError for margins that do not enclose 0.
     """
     _check(margin)
-    wide = replace(sample, confidence=1 - 2 * (1 - sample.confidence))
+    wide = replace(sample, confidence=1 - 2 * alpha)
     reason = why_undefined(sample, [index])
     estimate = sample.means[index] - sample.means[0]
     test = "two one-sided tests, replicates over seeds and images"
@@ -53,7 +53,7 @@ def equivalence(sample: Sample, index: int, *, margin: tuple[float, float]) -> E
     bounds = wide.interval(replicates)
     known = {"p": max(above, below), "smallest_p": 1 / (len(replicates) + 1)}
     base = finding(wide, test, estimate, bounds, **known)
-    verdict = _verdict(bounds, margin, max(above, below) <= 1 - sample.confidence)
+    verdict = _verdict(bounds, margin, max(above, below) <= alpha)
     return Equivalence(**vars(base), margin=margin, p_above=above, p_below=below, verdict=verdict)
 
 

@@ -34,6 +34,7 @@ class Rule:
     signed: bool = False
     tested: bool = True
     also: str = ""  # what support needs besides
+    or_else: str = ""  # what contradicts it as well
 
     def text(self, value: float) -> str:
         """A value of this claim as a reader sees it."""
@@ -49,8 +50,8 @@ class Rule:
         test = f" and p ≤ {wanted.alpha:g}" if self.tested else ""
         one, other = ("above", "below") if self.above else ("below", "above")
         return (
-            f"Supported: the whole interval is {one} {shown}{self.also or test}. "
-            f"Contradicted: it is {other}{'' if self.also else test}."
+            f"Supported: the whole interval is {one} {shown}{self.also}{test}. "
+            f"Contradicted: it is {other}{self.or_else}{test}."
         )
 
 
@@ -65,7 +66,8 @@ RULES: Mapping[str, Rule] = {
         "%",
         lambda wanted: wanted.modest_share,
         above=True,
-        also=" and the gain itself is above 0, with a test",
+        also=", the gain itself is above 0,",
+        or_else=", or there is a loss at both ε,",
     ),
     "costs accuracy": Rule(
         "change in clean accuracy at ε = {at}, from ε = {first}",
@@ -154,8 +156,14 @@ def _line(row: Row) -> dict[str, str]:
         "estimate": f"{rule.text(row['estimate'])}{' points' if rule.unit == 'points' else ''}",
         "interval": f"{100 * row['confidence']:g} %: {rule.text(low)} to {rule.text(high)}" if known else "no interval",
         "p": p_text(row["p"]),
-        "why": row["why"],
+        "why": row["why"] or _besides(row),
     }
+
+
+def _besides(row: Row) -> str:
+    """What a verdict on one bound does not say."""
+    blind = row["claim"] == "plausibility is blind" and row["interval"][1] < 0.5
+    return "the interval is below 0.5: rather a sign of a wrong prediction" if blind else ""
 
 
 def _units(row: Row) -> str:
