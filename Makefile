@@ -17,7 +17,7 @@ BOX_PACKAGES ?= robustness captum pydantic pydantic-core annotated-types typing-
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup repro parallel networks validate verify study show report compare record merge results test slow fuzz check bench ui wheels clean
+.PHONY: help setup repro parallel networks validate verify study show report compare record merge results transition test slow fuzz check bench ui wheels clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -88,6 +88,9 @@ merge: setup  ## one study of its parts (make record PART=<name>): make merge NA
 
 results: setup  ## write the tables of README.md and docs/results.md anew, from what is recorded under metrics/
 	@python -m stages.results
+
+transition: setup  ## where networks stop using the cue: make transition STUDIES="shapes_cue4 shapes_cue8 shapes_cue16"
+	@python -m stages.transition $(STUDIES)
 
 test: setup  ## the whole test suite, WORKERS=2 files at a time
 	@OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist loadfile --durations=15
