@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def provenance(raw: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": medians(lines),
         "machine": {
             "architecture": platform.machine(),
-            "instructions": torch.backends.cpu.get_cpu_capability(),  # rounding, and so training, differs with it
+            "processor": processor(),  # rounding, and so training, differs with it
+            "instructions": torch.backends.cpu.get_cpu_capability(),  # and with them
             "cores": os.cpu_count(),
             "threads": threads,  # of a network's training; rounding differs with it, too
             "cuda": torch.cuda.is_available(),
@@ -46,6 +48,15 @@ def provenance(raw: Mapping[str, Any]) -> dict[str, Any]:
         "code": code(config.read(LOCK)["stages"], cells),
         "data": {"sources": manifest["sources"], "splits": manifest["splits"], "duplicates": manifest["duplicates"]},
     }
+
+
+def processor() -> str:
+    """Its name, where the system tells it; else empty."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def code(stages: Mapping[str, Any], cells: Collection[str]) -> dict[str, str]:
