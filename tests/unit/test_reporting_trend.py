@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from epsilens.reporting.findings import ONE_SEED, draw
+from epsilens.reporting.findings import draw
 from epsilens.reporting.multiplicity import holm, reachable
 from epsilens.reporting.trend import page, slope_weights, trend, trend_of_these_networks
 
@@ -86,7 +86,7 @@ def test_one_seed_of_four_epsilons_cannot_conclude():
     found = trend(sample_of([[0.1, 0.2, 0.3, 0.4]]))
     assert found.p == found.smallest_p == pytest.approx(2 / 24)
     assert (found.n, found.unit, found.n_seeds) == (1, "seeds", 1)
-    assert (found.scope, found.note, found.row()["note"]) == ("these networks", ONE_SEED, ONE_SEED)
+    assert (found.scope, found.n_seeds) == ("these networks", 1)
     assert found.rho == pytest.approx(1)
     assert not reachable([found.smallest_p], 0.05).any()
 
@@ -95,7 +95,7 @@ def test_two_seeds_speak_of_training():
     found = trend(sample_of(TWO_SEEDS))
     known = np.mean([stats.spearmanr(range(4), row).statistic for row in TWO_SEEDS])
     assert found.rho == pytest.approx(known)
-    assert (found.n, found.unit, found.scope, found.note) == (2, "seeds", "training", "")
+    assert (found.n, found.unit, found.scope) == (2, "seeds", "training")
     assert found.smallest_p == pytest.approx(2 / 24**2)
     slopes = [stats.linregress(range(4), row).slope for row in TWO_SEEDS]
     assert found.estimate == pytest.approx(np.mean(slopes))

@@ -6,7 +6,6 @@ Give samples that are `oriented`, and above 0 (above one half for `improved`) is
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 from scipy.special import gammaln
@@ -85,22 +84,20 @@ def improved(sample: Sample, index: int) -> Finding:
     return finding(share, "share of images that improve", share.means[0], (bounds[0], bounds[1]), reason=reason)
 
 
-def share_of_gain(sample: Sample, *, reference: Literal["last", "best"] = "last") -> Finding:
-    """(mean at the second epsilon - mean at the smallest) / (mean at the reference - mean at the smallest).
+def share_of_gain(sample: Sample) -> Finding:
+    """(mean at the second epsilon - mean at the smallest) / (mean at the largest - mean at the smallest).
 
-    1: all of the gain is there at the smallest epsilon above the first; beyond 1: later ones lose some of it. `best` is
-    the highest mean above the first epsilon, found anew in each replicate.
+    1: all of the gain is there at the smallest epsilon above the first; beyond 1: later ones lose some of it.
 
     NaN, with the reason, where the interval of the whole gain holds 0: then the ratio may be anything (Fieller 1954), and
     so is its interval. Else replicates whose whole gain has the other sign count as infinitely far, on both sides.
     """
-    test = f"share of the gain at the smallest epsilon, of the {reference}"
+    test = "share of the gain at the smallest epsilon, of the last"
     undefined = UNDEFINED if len(sample.means) < 2 else why_undefined(sample, range(len(sample.means)))
     if undefined:
         return finding(sample, test, math.nan, (math.nan, math.nan), reason=undefined)
     gains, replicates = sample.means[1:] - sample.means[0], sample.replicates[:, 1:] - sample.replicates[:, :1]
-    at = {"last": lambda a: a[..., -1], "best": lambda a: a.max(axis=-1)}[reference]
-    whole, wholes = float(at(gains)), at(replicates)
+    whole, wholes = float(gains[-1]), replicates[:, -1]
     low, high = sample.interval(wholes)
     if low <= 0 <= high:
         return finding(sample, test, math.nan, (math.nan, math.nan), reason=NO_TOTAL)

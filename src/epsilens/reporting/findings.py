@@ -5,7 +5,7 @@ it is. Axes: E training epsilons (ascending; 0 is the smallest), S seeds, N imag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -52,15 +52,6 @@ class Finding:
     n_seeds: int  # the fewest at any epsilon of the sample
     scope: Scope
     reason: str = ""
-
-    @property
-    def note(self) -> str:
-        """What must be said beside the figure."""
-        return ONE_SEED if self.n_seeds == 1 else ""
-
-    def row(self) -> dict[str, Any]:
-        """Flat, for JSON; with the note."""
-        return asdict(self) | {"note": self.note}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ CLOSE = 1e-9  # what rounding may leave above the chord, of a side of the unit s
 class TradeOff:
     """`front`, `knee_share` [E]: by epsilon. `knee` is the index of an epsilon, or None where the front has none.
 
-    `knee_share` is the share of replicates in which each epsilon is the knee, `no_knee_share` in which none is: together 1.
+    `knee_share` is the share of replicates in which each epsilon is the knee; what lacks to 1 have none.
     `knee_low`, `knee_high` are indices: the percentile interval among the replicates that have a knee.
     """
 
@@ -28,7 +28,6 @@ class TradeOff:
     front_share: np.ndarray  # of replicates in which the epsilon is on the front
     knee: int | None
     knee_share: np.ndarray
-    no_knee_share: float
     knee_low: int | None
     knee_high: int | None
     n_seeds: int
@@ -40,14 +39,12 @@ class TradeOff:
 class Recommendation:
     """The smallest epsilon that gains at least `gain` for at most `loss`; `index` is None where none does.
 
-    By epsilon: `qualifies` (by the estimates), `qualifies_share` and `recommended_share` (of replicates). The latter and
-    `none_share` add up to 1.
+    By epsilon: `qualifies_share` and `recommended_share`, of replicates. The latter and `none_share` add up to 1.
     """
 
     index: int | None
     gain: float
     loss: float
-    qualifies: np.ndarray
     qualifies_share: np.ndarray
     recommended_share: np.ndarray
     none_share: float
@@ -70,7 +67,6 @@ def trade_off(accuracy: Sample, quality: Sample) -> TradeOff:
         front_share=pareto(accuracy.replicates, quality.replicates).mean(axis=0),
         knee=None if found == NO_KNEE else found,
         knee_share=share,
-        no_knee_share=float((drawn == NO_KNEE).mean()),
         knee_low=ends[0],
         knee_high=ends[1],
         **_common(accuracy, quality),
@@ -139,7 +135,6 @@ def recommend(accuracy: Sample, quality: Sample, *, gain: float, loss: float) ->
         index=int(by_mean.argmax()) if by_mean.any() else None,
         gain=gain,
         loss=loss,
-        qualifies=by_mean,
         qualifies_share=drawn.mean(axis=0),
         recommended_share=np.array([(first == index).mean() for index in range(len(by_mean))]),
         none_share=float((first == NO_KNEE).mean()),
