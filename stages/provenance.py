@@ -30,13 +30,14 @@ def provenance(raw: Mapping[str, Any]) -> dict[str, Any]:
     study, manifest = config.section(raw, "study", StudyConfig).name, read_manifest(artifacts.PREPARED)
     cells = {f"{epsilon}-{seed}" for epsilon, seed in config.section(raw, "sweep", SweepConfig).grid()}
     lines = [line for line in durations() if line["study"] == study and line["stage"].partition("@")[2] in {"", *cells}]
-    last = {line["stage"]: line.get("threads") for line in lines if kind(line["stage"]) == "train"}
-    threads = sorted({count for count in last.values() if count})
-    set_threads = f"OMP_NUM_THREADS={threads[0]} " if len(threads) == 1 else ""
+    last = {line["stage"]: line.get("threads") for line in lines}
+    trained = [last.get(f"train@{cell}") for cell in sorted(cells)]
+    threads = sorted({count for count in trained if count})
+    set_threads = f"OMP_NUM_THREADS={threads[0]} " if trained == threads * len(trained) else ""
     return {
         "command": f"make study NAME={study} && {set_threads}dvc repro",
         "seconds": medians(lines),
-        "machine": {
+        "machine": {  # on which this is recorded: results that were unpacked here may be of another
             "architecture": platform.machine(),
             "processor": processor(),  # rounding, and so training, differs with it
             "instructions": torch.backends.cpu.get_cpu_capability(),  # and with them
@@ -72,14 +73,15 @@ def code(stages: Mapping[str, Any], cells: Collection[str]) -> dict[str, str]:
 def merged(study: str, folders: Mapping[Path, int]) -> dict[str, Any]:
     """Of a study that was run in parts. folders: of each part, how many networks it has.
 
-    Data are those of all; `seconds` are means over networks; what may differ stands under `parts`, by their names.
+    Data are those of all; `seconds` are means over networks of the parts' medians; what may differ stands under `parts`.
     """
     found = {folder.name: artifacts.read_json(folder / "provenance.json") for folder in folders}
     counts = {folder.name: count for folder, count in folders.items()}
     seconds = {}
     for name in dict.fromkeys(name for part in found.values() for name in part["seconds"]):
         of = {part: counts[part] for part in found if name in found[part]["seconds"]}
-        seconds[name] = sum(found[part]["seconds"][name] * count for part, count in of.items()) / sum(of.values())
+        total = sum(found[part]["seconds"][name] * count for part, count in of.items())
+        seconds[name] = round(total / sum(of.values()), 1)
     shared = {key: value for key, value in next(iter(found.values())).items() if key not in OWN}
     own = {name: {key: part[key] for key in OWN if key in part} for name, part in found.items()}
     return shared | {"command": f"python -m stages.merge {study}", "seconds": seconds, "parts": own}

@@ -59,10 +59,10 @@ def main() -> None:
     folder = artifacts.METRICS / study
     if part:
         folder = folder / parts.FOLDER / part
-        found = inputs(raw)
+        found, about = inputs(raw), provenance(raw)  # before anything recorded is touched
         shutil.rmtree(folder, ignore_errors=True)
         parts.write(folder, found)
-        artifacts.write_json(folder / "provenance.json", provenance(raw))
+        artifacts.write_json(folder / "provenance.json", about)
     else:
         scores = artifacts.read_rows(artifacts.REPORTS / "rows" / "scores.parquet").to_pandas()
         tables = {

@@ -22,6 +22,7 @@ from epsilens.metrics import METRICS
 from epsilens.reporting.config import ReportConfig
 from epsilens.reporting.transition import Grid, compare, reliance, sheet
 from stages.common import run
+from stages.provenance import other_code
 
 OUT = artifacts.METRICS / "cue"
 KEYS = ["attribution", "metric"]
@@ -43,7 +44,8 @@ def grid(folder: Path) -> tuple[Grid, pd.DataFrame]:
         raise DataError(f"{path}: has no accuracy on test_without_cue: is no study of `shapes`")
     with_cue, without = table["test"], table["test_without_cue"]
     classes = len(artifacts.read_json(folder / "provenance.json")["data"]["splits"]["test"]["per_class"])
-    used = reliance(with_cue.to_numpy(), without.to_numpy(), classes)
+    images = int(clean.loc[clean["split"] == "test", "n_images"].to_numpy().min())
+    used = reliance(with_cue.to_numpy(), without.to_numpy(), classes, images)
     means = artifacts.read_rows(folder / artifacts.NETWORK_MEANS).to_pandas()
     measures = {
         names: part.pivot(index="epsilon", columns="seed", values="mean").reindex_like(with_cue).to_numpy()
@@ -81,7 +83,7 @@ def rows(grids: list[Grid], report: ReportConfig) -> list[dict[str, Any]]:
     found = []
     for names in (names for names in grids[0].measures if all(names in grid.measures for grid in grids)):
         better = METRICS[names[1]].facts.better
-        row = compare(grids, names, better, alpha=report.claims.alpha)
+        row = compare(grids, names, better, alpha=report.claims.alpha, seed=report.seed)
         rounded = {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}
         found.append(dict(zip(KEYS, names, strict=True)) | rounded)
     return found
@@ -106,6 +108,10 @@ def main() -> None:
                 f"later {row['later']} (p = {row['p_same']:.2g}); tells networks apart: {row['auroc']:.2f}, "
                 f"at the same epsilon {row['auroc_within']:.2f} (p = {row['p_within']:.2g})"
             )
+    for line in other_code(
+        {"parts": {folder.name: artifacts.read_json(folder / "provenance.json") for folder in folders}}
+    ):
+        print(f"to be known: {line}")
     print(f"transition: {OUT}")
 
 

@@ -537,8 +537,16 @@ def test_cifar10s_own_test_images_go_where_params_say(tmp_path: Path, cifar: dic
     assert (none.test, none.extras) == (None, {})
     held = {"holdout": 10_000, "holdout_by": "last"}
     data.check(settings("cifar10", own_test="official_test").model_copy(update=held))
-    with pytest.raises(ConfigError, match=r"data\.holdout: found 10000, expected 0"):
-        data.check(settings("cifar10", own_test="test").model_copy(update=held))
+    assert data.known(settings("cifar10", own_test="official_test").model_copy(update=held)).test == 10_000
+    for own_test, given, message in (
+        ("test", held, "data.holdout: found 10000, expected 0"),
+        ("ignore", {"holdout": 0}, "data.holdout: found 0, expected 1 or more"),
+        ("ignore", {"holdout": 50_000}, "data.holdout: found 50000, expected at most 49998"),
+        ("ignore", {"holdout": 49_900, "validation": 1000}, "data.validation: found 1000, expected at most 99"),
+        ("ignore", {"holdout": 5, "evaluation": 10}, "data.evaluation: found 10, expected at most 5"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            data.check(settings("cifar10", own_test=own_test).model_copy(update={"holdout_by": "last", **given}))
 
 
 def test_cifar10_is_downloaded_when_absent(

@@ -58,6 +58,10 @@ def test_the_last_run_of_a_stage_says_its_threads(run_here: None) -> None:
     took(("mine", "train@0-0", 10.0, 2), ("mine", "train@0-0", 10.0, 1), ("mine", "train@8-0", 10.0, 4))
     found = provenance.provenance(PARAMS)
     assert found["machine"]["threads"] == [1, 4]
+    took(("mine", "train@0-0", 10.0, 1))  # of the other network nothing is known
+    assert provenance.provenance(PARAMS)["command"] == "make study NAME=mine && dvc repro"
+    took(("mine", "train@0-0", 10.0, 2), ("mine", "train@0-0", 10.0, 1), ("mine", "train@8-0", 10.0, 4))
+    found = provenance.provenance(PARAMS)
     assert found["command"] == "make study NAME=mine && dvc repro"  # no one number of threads gives all of it
 
 

@@ -6,7 +6,7 @@ A new data set is one function `load(root, *, option, ...) -> Source`, one entry
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ def check(config: DataConfig) -> dict[str, Any]:
 
 
 def known(config: DataConfig) -> Known:
-    """What is known of the data before they are read. Raises ConfigError as `check` does."""
-    return registry.choose(DATASETS, config.name, "data.name").known(check(config))
+    """What is known of the data before they are read, and of the test split. Raises ConfigError as `check` does."""
+    found = registry.choose(DATASETS, config.name, "data.name").known(check(config))
+    return replace(found, test=config.holdout) if found.test == 0 else found
 
 
 def load(config: DataConfig, root: Path) -> Source:

@@ -20,8 +20,8 @@ ATTEMPTS = 2  # a download that breaks off or arrives damaged is deleted and tri
 
 
 def known(options: dict[str, Any]) -> Known:
-    """What the options tell: own test images that are no test split leave its size to `data.holdout`."""
-    return KNOWN if options["own_test"] == "test" else replace(KNOWN, test=None)
+    """What the options tell: own test images may be no test split."""
+    return KNOWN if options["own_test"] == "test" else replace(KNOWN, test=0)
 
 
 def load(root: Path, *, own_test: OwnTest) -> Source:

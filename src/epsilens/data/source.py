@@ -23,7 +23,7 @@ split, or nothing (they are not read)."""
 class Known:
     """What the options of a data set tell without its files; None where only the files do.
 
-    side: pixels, of the square images. train, test: images that the source brings.
+    side: pixels, of the square images. train, test: images that the source brings; test 0: the test split is `data.holdout`.
     """
 
     side: int | None = None

@@ -14,12 +14,13 @@ from epsilens.types import Labels, Samples
 
 def check(config: DataConfig, known: Known) -> None:
     """Raises ConfigError, as `split` would, for what a source of a known size cannot give."""
-    if known.test is not None:
-        _check_holdout(known.test, config)
-        held = config.holdout if config.holdout_by == "masked" else 0
-        _check_size("evaluation", config.evaluation, known.test + held)
+    held = config.holdout if known.test == 0 or config.holdout_by == "masked" else 0
     if known.train is not None:
-        _check_size("validation", config.validation, known.train - 1)
+        _check_size("holdout", held, known.train - 2)
+        _check_size("validation", config.validation, known.train - held - 1)
+    if known.test is not None:
+        _check_holdout(known.test or None, config)
+        _check_size("evaluation", config.evaluation, known.test + held)
 
 
 def split(source: Source, config: DataConfig) -> dict[str, Samples]:

@@ -1,18 +1,18 @@
 """Where networks stop using the cue of the shapes, and whether a metric moves at the same training epsilon.
 
 The only studies in which the truth is known: how much a network relies on the cue is measured by its accuracy with and
-without it, and no explanation is involved. Units are seeds: each has a curve over epsilon of its own.
-Axes: E training epsilons, S seeds.
+without it, and no explanation is involved. Each seed has a curve over epsilon.
+Units are seeds: with one seed, networks of all epsilons and cues have the same initial weights and order of batches, so that
+tests exchange whole seeds. Axes: E training epsilons, S seeds, P orders of the seeds.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
-from itertools import combinations, product
-from math import comb, factorial
+from functools import partial
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,18 @@ from epsilens.reporting.style import INK, epsilon_axis, method_styles, plain
 
 # Of the way from the smallest epsilon to the largest; of the reliance, what parts users of the cue from others.
 HALF = 0.5
+ERRORS = 3  # standard errors that an accuracy must be above chance
+ALL_ORDERS = 8  # up to so many seeds all their orders are gone through, beyond them DRAWN
+DRAWN = 9_999
+ROUNDING = 1e-9
 
 
-def reliance(with_cue: np.ndarray, without: np.ndarray, classes: int) -> np.ndarray:
-    """The part of the accuracy above chance that is lost with the cue, in [0, 1]; NaN where accuracy is at chance."""
-    above = with_cue - 1 / classes
-    lost = np.divide(with_cue - without, above, out=np.full(np.shape(above), np.nan), where=above > 0)
+def reliance(with_cue: np.ndarray, without: np.ndarray, classes: int, images: int) -> np.ndarray:
+    """The part of the accuracy above chance that is lost with the cue, in [0, 1]. NaN where the accuracy, of so many images,
+    is not clearly above chance: a network that knows nothing has nothing to lose."""
+    chance = 1 / classes
+    clear = with_cue > chance + ERRORS * math.sqrt(chance * (1 - chance) / images)
+    lost = np.divide(with_cue - without, with_cue - chance, out=np.full(np.shape(clear), np.nan), where=clear)
     return np.clip(lost, 0, 1)
 
 
@@ -43,6 +49,13 @@ def crossing(curve: np.ndarray) -> float:
     if not np.isfinite(curve).all() or way == 0:
         return float("nan")
     return float(np.argmax((curve - curve[0]) / way >= HALF))
+
+
+def let_go(reliance: np.ndarray) -> float:
+    """`crossing` of a reliance [E], which has a half of its own: NaN unless the cue is used at first and not at last."""
+    if not (reliance[0] > HALF >= reliance[-1]):
+        return float("nan")
+    return float(np.argmax(reliance <= HALF))
 
 
 def student(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
@@ -63,143 +76,90 @@ class Grid:
     reliance: np.ndarray
     measures: dict[Any, np.ndarray]
 
-    def crossings(self, curves: np.ndarray) -> np.ndarray:
-        """`crossing` of each seed's curve, [S]."""
-        return np.array([crossing(curve) for curve in curves.T])
+    def crossings(self, measure: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Of each seed, [S]: where the measure crosses, and where the cue is let go."""
+        curves = self.measures[measure].T
+        return np.array([crossing(curve) for curve in curves]), np.array([let_go(curve) for curve in self.reliance.T])
 
 
-def compare(grids: Sequence[Grid], measure: Any, better: str | None, *, alpha: float) -> dict[str, Any]:
+def compare(grids: Sequence[Grid], measure: Any, better: str | None, *, alpha: float, seed: int) -> dict[str, Any]:
     """Of several cues together: does a measure move where the networks stop using the cue, and does it tell the networks
-    that use it from the others?
+    that use it from the others? Grids have the same seeds in the same order.
 
     better: higher, lower, or None: the direction in which networks that use no cue are expected to be (None: higher).
     Returns what `crossed` counts; `change` from the smallest epsilon to the largest with its interval; `verdict`; `auroc`,
     the chance that a network without the cue has the better value, over all networks of a cue, and `auroc_within` among
-    those of the same epsilon only, with `p_within`, of labels permuted within these, and the number of `pairs`.
+    those of the same epsilon only, with `p_within` and the number of `pairs`. Both p are of tests that exchange the reliance
+    of whole seeds, in all cues and at all epsilons alike.
     """
+    orders = seed_orders(grids[0].reliance.shape[1], seed)
     changes = [grid.measures[measure][-1] - grid.measures[measure][0] for grid in grids]
-    moved, found = student(np.mean(changes, axis=0), 1 - alpha), crossed(grids, measure)
+    moved, found = student(np.mean(changes, axis=0), 1 - alpha), crossed(grids, measure, orders)
     sign = -1.0 if better == "lower" else 1.0
-    everywhere = [stratum(sign * grid.measures[measure], grid.reliance) for grid in grids]
-    within = [
-        stratum(sign * values, used)
+    networks = [(sign * grid.measures[measure].ravel(), grid.reliance.reshape(1, -1)) for grid in grids]
+    same_epsilon = [
+        (sign * values, used[orders])
         for grid in grids
         for values, used in zip(grid.measures[measure], grid.reliance, strict=True)
     ]
+    within, pairs = separation(same_epsilon)
+    far = np.abs(within - 0.5) >= np.abs(within[0] - 0.5) - ROUNDING
     return found | {
         "change": moved[0],
         "change_low": moved[1],
         "change_high": moved[2],
-        "verdict": _verdict(moved, found["p_same"], found["p_order"], alpha),
-        "auroc": separation(everywhere),
-        "auroc_within": separation(within),
-        "p_within": permutation_p(within),
-        "pairs": sum(stratum.pairs for stratum in within),
+        "verdict": _verdict(moved, found, alpha),
+        "auroc": float(separation(networks)[0][0]),
+        "auroc_within": float(within[0]),
+        "p_within": float(far.mean()) if pairs else float("nan"),
+        "pairs": pairs,
     }
 
 
-def crossed(grids: Sequence[Grid], measure: Any) -> dict[str, Any]:
-    """How many seeds' curves cross in the `same` step between two epsilons as their own reliance, in an `earlier` and in a
-    `later` one. `p_same`: the chance of so many in the same, were each paired with the reliance of any seed of its cue;
-    `p_order`: of a sign test between earlier and later. NaN and 1 where there is nothing to count."""
-    steps = [_known(grid.crossings(grid.measures[measure]), grid.crossings(grid.reliance)) for grid in grids]
+def seed_orders(count: int, seed: int) -> np.ndarray:
+    """Orders of so many seeds, [P, S]: all of them, or DRAWN and their own; theirs is the first."""
+    if count <= ALL_ORDERS:
+        return np.array(list(permutations(range(count))))
+    own = np.arange(count)
+    drawn = np.random.default_rng([seed, 3]).permuted(np.tile(own, (DRAWN, 1)), axis=1)
+    return np.concatenate([own[None], drawn])
+
+
+def crossed(grids: Sequence[Grid], measure: Any, orders: np.ndarray) -> dict[str, Any]:
+    """How many seeds, of all cues, cross in the `same` step between two epsilons in which they let go of the cue, or in an
+    `earlier` or `later` one; `p_same`: the share of the orders of seeds with as many in the same, or more."""
+    steps = [grid.crossings(measure) for grid in grids]
     apart = np.concatenate([curve - own for curve, own in steps])
-    same, earlier, later = (int(part.sum()) for part in (apart == 0, apart < 0, apart > 0))
-    chances = reduce(np.convolve, [matches(curve, own) for curve, own in steps], np.ones(1))
+    counts = np.sum([(curve == own[orders]).sum(axis=1) for curve, own in steps], axis=0)  # NaN equals nothing
     return {
-        "same": same,
-        "earlier": earlier,
-        "later": later,
-        "p_same": float(chances[same:].sum()) if len(apart) else float("nan"),
-        "p_order": float(stats.binomtest(earlier, earlier + later).pvalue) if earlier + later else 1.0,
+        "same": int((apart == 0).sum()),
+        "earlier": int((apart < 0).sum()),
+        "later": int((apart > 0).sum()),
+        "p_same": float((counts >= counts[0]).mean()) if np.isfinite(apart).any() else float("nan"),
     }
 
 
-def _known(curve: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The seeds of which both crossings are known."""
-    known = np.isfinite(curve) & np.isfinite(own)
-    return curve[known], own[known]
-
-
-def matches(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The chances of 0, 1, ... equal pairs where each of `first` [S] is paired with one of `second` [S] at random, exactly:
-    the ways to place i equal pairs, by inclusion and exclusion."""
-    count, placed = len(first), np.ones(1)
-    for value in np.intersect1d(first, second):
-        a, b = int((first == value).sum()), int((second == value).sum())
-        placed = np.convolve(placed, [comb(a, i) * comb(b, i) * factorial(i) for i in range(min(a, b) + 1)])
-    ways = [
-        sum((-1) ** (i - k) * comb(i, k) * placed[i] * factorial(count - i) for i in range(k, len(placed)))
-        for k in range(len(placed))
-    ]
-    return np.array(ways) / factorial(count)
-
-
-def _verdict(moved: tuple[float, float, float], p_same: float, p_order: float, alpha: float) -> str:
-    """`does not move`: the change may be 0; `with the cue`: in the same step more often than by chance; `earlier or later`:
-    on one side of it more often than by chance; `undecided`: none of these, or too few seeds."""
-    if not np.isfinite([*moved, p_same]).all():
-        return "undecided"
-    if moved[1] <= 0 <= moved[2]:
+def _verdict(moved: tuple[float, float, float], found: dict[str, Any], alpha: float) -> str:
+    """`does not move`: the change may be 0; `with the cue`: most seeds cross in the step in which they let go of
+    the cue, more than by chance; `undecided`: neither, or too few seeds."""
+    if np.isfinite(moved).all() and moved[1] <= 0 <= moved[2]:
         return "does not move"
-    if p_same <= alpha:
-        return "with the cue"
-    return "earlier or later" if p_order <= alpha else "undecided"
+    most = found["same"] > found["earlier"] + found["later"]
+    return "with the cue" if np.isfinite(moved).all() and most and found["p_same"] <= alpha else "undecided"
 
 
-@dataclass(frozen=True)
-class Stratum:
-    """Networks that are compared with each other: the ranks of their values, and which of them use no cue, both [N]."""
-
-    ranks: np.ndarray
-    free: np.ndarray
-
-    @property
-    def pairs(self) -> int:
-        """Of one that uses the cue and one that does not."""
-        return int(self.free.sum() * (~self.free).sum())
-
-    @property
-    def won(self) -> float:
-        """In how many of the pairs the one without the cue has the larger value; a tie is half of one."""
-        return float(self._won(self.ranks[self.free]))
-
-    def chances(self) -> dict[float, float]:
-        """Of each number of pairs that could be won, where any of the networks might be those without the cue."""
-        drawn = [self._won(np.array(ranks)) for ranks in combinations(self.ranks, int(self.free.sum()))]
-        return {won: count / len(drawn) for won, count in Counter(drawn).items()}
-
-    def _won(self, ranks: np.ndarray) -> float:
-        return ranks.sum() - len(ranks) * (len(ranks) + 1) / 2
-
-
-def stratum(values: np.ndarray, reliance: np.ndarray) -> Stratum:
-    """Of the networks whose value and reliance are known."""
-    known = np.isfinite(values) & np.isfinite(reliance)
-    return Stratum(stats.rankdata(values[known]), reliance[known] <= HALF)
-
-
-def separation(strata: Sequence[Stratum]) -> float:
-    """The AUROC over the pairs of all strata, in [0, 1]; NaN without a pair."""
-    pairs = sum(each.pairs for each in strata)
-    return sum(each.won for each in strata) / pairs if pairs else float("nan")
-
-
-def permutation_p(strata: Sequence[Stratum]) -> float:
-    """Two-sided, counted exactly: how often the labels, permuted within each stratum, part at least as far from 1/2 as they
-    do; NaN without a pair. All C(N, k) labelings of a stratum are gone through."""
-    mixed = [each for each in strata if each.pairs]
-    if not mixed:
-        return float("nan")
-    middle = sum(each.pairs for each in mixed) / 2
-    total: dict[float, float] = {0.0: 1.0}
-    for each in mixed:
-        summed: defaultdict[float, float] = defaultdict(float)
-        for (won, chance), (more, part) in product(total.items(), each.chances().items()):
-            summed[won + more] += chance * part
-        total = summed
-    seen = abs(sum(each.won for each in mixed) - middle)
-    return sum(chance for won, chance in total.items() if abs(won - middle) >= seen)
+def separation(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, int]:
+    """The AUROC [P] over the pairs of one network that uses the cue and one that does not, within each group, ties half; and
+    how many pairs there are in the first order. groups: values [N] and reliance [P, N]. NaN without a pair."""
+    won, pairs = 0.0, 0.0
+    for values, used in groups:
+        known = np.isfinite(values)
+        larger = (values[:, None] > values) + 0.5 * (values[:, None] == values)  # [N, N]
+        free, bound = ((side & known).astype(float) for side in (used <= HALF, used > HALF))  # NaN is neither
+        won = won + np.einsum("pi,ij,pj->p", free, larger, bound)
+        pairs = pairs + free.sum(axis=1) * bound.sum(axis=1)
+    pairs = np.asarray(pairs)
+    return np.divide(won, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0), int(pairs[0])
 
 
 def sheet(grids: Sequence[Grid], shown: dict[Any, str], norm: str) -> Sheet:
