@@ -86,7 +86,7 @@ record: setup  ## keep the present results of a study in metrics/<study>/, to be
 merge: setup  ## one study of its parts (make record PART=<name>): make merge NAME=cifar10
 	@python -m stages.merge $(NAME)
 
-results: setup  ## write the tables of README.md and docs/results.md anew, from what is recorded under metrics/
+results: setup  ## write the tables of README.md, docs/results.md and docs/cue.md anew, from what is recorded under metrics/
 	@python -m stages.results
 
 transition: setup  ## where networks stop using the cue: make transition STUDIES="shapes_cue4 shapes_cue8 shapes_cue16"

@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md and README.md anew, from what the studies have recorded under metrics/.
+"""Write the tables of README.md, docs/results.md and docs/cue.md anew, from what the studies have recorded under metrics/.
 
     python -m stages.results            # in seconds; a test holds the pages against it
 
@@ -13,7 +13,7 @@ from epsilens.metrics import METRICS
 from epsilens.reporting.results import filled
 from stages.common import run
 
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/cue.md")
 LABELS = {name: metric.facts.label for name, metric in METRICS.items()}
 
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/results.md are those of the recorded studies."""
+"""The tables of README.md, docs/results.md and docs/cue.md are those of the recorded studies."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from epsilens import artifacts
 from epsilens.errors import ConfigError, DataError
 from epsilens.reporting.formats import short
 from epsilens.reporting.results import filled
@@ -66,6 +67,12 @@ gradient     correct  0.0      plausible   0.9   0.9  0.9
 sobel        all      0.0      plausible   0.7   0.7  0.7
 gradient     all      0.25     misleading  1.0   0.9  1.0
 """
+MEANS = {  # of networks: two of ε = 0, one of which fails the gate, and two at other ε
+    "epsilon": [0.0, 0.0, 0.25, 0.1, 0.0],
+    "attribution": ["gradient"] * 4 + ["sobel"],
+    "metric": ["gini"] * 5,
+    "mean": [0.4, 0.5, 0.8, 0.7, 0.1],
+}
 
 
 def record(root: Path, claims: list[dict] | None = None, **tables: str) -> None:
@@ -80,6 +87,7 @@ def record(root: Path, claims: list[dict] | None = None, **tables: str) -> None:
     parts = {name: {"machine": {"instructions": name, "architecture": "x86_64"}} for name in ("NEON", "AVX2")}
     (folder / "provenance.json").write_text(json.dumps({"parts": parts}), encoding="utf-8")
     (folder / "claims.json").write_text(json.dumps(claims or []), encoding="utf-8")
+    artifacts.write_rows(folder / artifacts.NETWORK_MEANS, MEANS)
     known = {"quality": QUALITY, "networks": NETWORKS, "accuracy": ACCURACY, "audit": AUDIT, "plausible": PLAUSIBLE}
     for name, text in (known | tables).items():
         (folder / f"{name}.csv").write_text(csv(text), encoding="utf-8")
@@ -122,6 +130,10 @@ TABLES = {
         "| grad_cam | – | – |",
         "| gradient | .50 → .75 | .050 |",
         "| sobel | – | – |",
+    ],
+    "changes": [
+        "| study | Gini index | Direction sensitivity |",
+        "| tiny | .45 → .80 | – |",
     ],
     "gini-by-method": [
         "| method or control | ε = 0 | ε = 0.25 |",

@@ -48,6 +48,12 @@ class Record:
         found = self.rows("quality", set="common", attribution=attribution, metric=metric)
         return {row["epsilon"]: row for row in found}
 
+    def means(self, attribution: str, metric: str) -> dict[float, float]:
+        """Mean of a metric by epsilon, of all networks and all images: right or wrong, past the gate or not."""
+        rows = artifacts.read_rows(self.folder / artifacts.NETWORK_MEANS).to_pandas()
+        found = rows[(rows["attribution"] == attribution) & (rows["metric"] == metric)]
+        return {float(epsilon): float(mean) for epsilon, mean in found.groupby("epsilon")["mean"].mean().items()}
+
     @property
     def headline(self) -> str:
         """The method that the study is headed with."""

@@ -115,13 +115,26 @@ def ends(records: Sequence[Record]) -> str:
     """The headline metrics of all methods at the smallest and at the largest training epsilon, without intervals."""
     (record,) = records
     names = record.params["attribute"]["methods"]
-    rows = ([name, *(_ends(record.quality(name, metric)) for metric in record.metrics)] for name in names)
+    rows = (
+        [
+            name,
+            *(_ends({e: row["mean"] for e, row in record.quality(name, metric).items()}) for metric in record.metrics),
+        ]
+        for name in names
+    )
     return table(["method or control", *(record.labels[name] for name in record.metrics)], rows)
 
 
-def _ends(rows: Mapping[float, Row]) -> str:
-    found = dict.fromkeys((min(rows), max(rows))) if rows else ()
-    return " → ".join(short(rows[epsilon]["mean"]) for epsilon in found) or "–"
+def _ends(means: Mapping[float, float]) -> str:
+    found = dict.fromkeys((min(means), max(means))) if means else ()
+    return " → ".join(short(means[epsilon]) for epsilon in found) or "–"
+
+
+def changes(records: Sequence[Record]) -> str:
+    """By study, the headline method at the smallest and at the largest training epsilon, by all networks and images."""
+    metrics = records[0].metrics
+    rows = ([record.study, *(_ends(record.means(record.headline, name)) for name in metrics)] for record in records)
+    return table(["study", *(records[0].labels[name] for name in metrics)], rows)
 
 
 def claims(records: Sequence[Record]) -> str:
@@ -195,6 +208,7 @@ TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
     "accuracy": accuracy,
     "quality": quality,
     "ends": ends,
+    "changes": changes,
     "claims": claims,
     "methods": methods,
     "audit": audit,
