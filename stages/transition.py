@@ -20,6 +20,7 @@ from epsilens.attacks.config import ThreatConfig
 from epsilens.errors import ConfigError, DataError
 from epsilens.metrics import METRICS
 from epsilens.reporting.config import ReportConfig
+from epsilens.reporting.formats import DIRECTIONS
 from epsilens.reporting.transition import Grid, compare, reliance, sheet
 from stages.common import run
 from stages.provenance import other_code
@@ -97,7 +98,8 @@ def main() -> None:
     raw = alike(folders)
     report, norm = config.section(raw, "report", ReportConfig), config.section(raw, "threat", ThreatConfig).norm
     found = rows(list(grids), report)
-    shown = {(report.attribution, name): METRICS[name].facts.label for name in report.metrics}
+    facts = {name: METRICS[name].facts for name in report.metrics}
+    shown = {(report.attribution, name): (its.label, DIRECTIONS[its.better]) for name, its in facts.items()}
     artifacts.write_table(OUT / "transition.csv", found)
     artifacts.write_table(OUT / "networks.csv", pd.concat(networks).round(DIGITS).to_dict("records"))
     artifacts.write_bytes(OUT / "transition.svg", sheet(grids, shown, norm).svg())

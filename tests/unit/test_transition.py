@@ -195,11 +195,12 @@ def test_ties_are_half_of_a_pair_and_unknown_values_are_left_out() -> None:
     assert np.isnan([alone["auroc"], alone["p_within"]]).all()
 
 
-def test_the_figure_has_a_panel_a_cue_and_is_the_same_each_time() -> None:
+def test_the_figure_has_a_line_a_cue_and_is_the_same_each_time() -> None:
     grids = [grid(1 - RELIANCE), grid(1 - RELIANCE, cue=4.0)]
-    drawn = [sheet(grids, {"m": "a measure"}, "linf").svg() for _ in range(2)]
+    drawn = [sheet(grids, {"m": ("a measure", "higher is better")}, "linf").svg() for _ in range(2)]
     assert drawn[0] == drawn[1]
-    assert drawn[0].startswith(b"<?xml")
+    for label in (b"a measure", b"higher is better", b"Reliance on the cue", b"cue of 4/255", b"cue of 8/255"):
+        assert drawn[0].count(b"<!-- " + label + b" -->") == 1, label
 
 
 # --- the tool

@@ -56,6 +56,7 @@ LOOK: dict[str, Any] = {
 }
 
 CROWDED = 0.05  # share of the axis: budgets nearer than this would hide each other
+MANY = 7  # epsilons on an axis, beyond which their labels would touch
 
 
 def plain(text: str) -> str:
@@ -118,7 +119,9 @@ def epsilon_axis(axes: Axes, epsilons: Sequence[float], norm: str) -> dict[float
     """Ticks and label of a training epsilon axis; returns `positions`."""
     places = positions(epsilons)
     uneven = any(place != epsilon for epsilon, place in places.items())
-    axes.set_xticks(list(places.values()), [f"{epsilon:g}" for epsilon in places])
+    axes.set_xticks(
+        list(places.values()), [f"{epsilon:g}" for epsilon in places], rotation=45 if len(places) > MANY else 0
+    )
     axes.set_xlabel(f"training ε ({unit(norm)})" + (", not to scale" if uneven else ""))
     if len(places) > 1:
         axes.margins(x=0.06)

@@ -16,12 +16,13 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
 from epsilens.reporting.marks import heading
 from epsilens.reporting.sheet import Sheet
-from epsilens.reporting.style import INK, epsilon_axis, method_styles, plain
+from epsilens.reporting.style import epsilon_axis, method_styles, plain
 
 # Of the way from the smallest epsilon to the largest; of the reliance, what parts users of the cue from others.
 HALF = 0.5
@@ -29,6 +30,7 @@ ERRORS = 3  # standard errors that an accuracy must be above chance
 ALL_ORDERS = 8  # up to so many seeds all their orders are gone through, beyond them DRAWN
 DRAWN = 9_999
 ROUNDING = 1e-9
+COLUMNS = 3  # of panels in the figure
 
 
 def reliance(with_cue: np.ndarray, without: np.ndarray, classes: int, images: int) -> np.ndarray:
@@ -162,30 +164,32 @@ def separation(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
     return np.divide(won, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0), int(pairs[0])
 
 
-def sheet(grids: Sequence[Grid], shown: dict[Any, str], norm: str) -> Sheet:
-    """A panel a cue: how much of the reliance is gone, and how far each measure is on its way, against training epsilon.
+def sheet(grids: Sequence[Grid], shown: dict[Any, tuple[str, str]], norm: str) -> Sheet:
+    """The reliance and then each measure against training epsilon. A line a cue: means over seeds; dots are single networks.
 
-    shown: measure -> label. Lines are means over seeds, dots single networks; 0 is the smallest epsilon, 1 the largest
-    (of the reliance: none, and all of it gone).
+    shown: measure -> its label, and which way is better.
     """
-    return Sheet("transition", (1.2 + 3.1 * len(grids), 3.4), partial(_draw, grids, shown, norm))
+    rows = math.ceil((1 + len(shown)) / COLUMNS)
+    return Sheet("transition", (9.6, 3.1 * rows), partial(_draw, rows, grids, shown, norm))
 
 
-def _draw(grids: Sequence[Grid], shown: dict[Any, str], norm: str, figure: Figure) -> None:
-    panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
-    styles = method_styles(list(shown.values()), set())
-    for axes, grid in zip(panels, grids, strict=True):
-        places = epsilon_axis(axes, grid.epsilons, norm)
+def _draw(rows: int, grids: Sequence[Grid], shown: dict[Any, tuple[str, str]], norm: str, figure: Figure) -> None:
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    _panel(panels[0], grids, [grid.reliance for grid in grids], norm)
+    heading(panels[0], "of the accuracy above chance, what the cue gives", title="Reliance on the cue")
+    for axes, (measure, (label, better)) in zip(panels[1:], shown.items(), strict=False):
+        _panel(axes, grids, [grid.measures[measure] for grid in grids], norm)
+        heading(axes, better, title=plain(label))
+    for axes in panels[1 + len(shown) :]:
+        axes.set_axis_off()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(grids))
+
+
+def _panel(axes: Axes, grids: Sequence[Grid], values: Sequence[np.ndarray], norm: str) -> None:
+    """One quantity; values: for each grid, [E, S]."""
+    places = epsilon_axis(axes, [epsilon for grid in grids for epsilon in grid.epsilons], norm)
+    names = [f"cue of {grid.cue:g}/255" for grid in grids]
+    for grid, name, curves, style in zip(grids, names, values, method_styles(names, set()).values(), strict=True):
         x = [places[epsilon] for epsilon in grid.epsilons]
-        axes.axhline(HALF, color=INK, linewidth=0.6)
-        lines = {"cue no longer used": (1 - grid.reliance, {"color": INK, "linewidth": 2.4})}
-        for measure, label in shown.items():
-            values = grid.measures[measure]
-            begin, end = np.nanmean(values[[0, -1]], axis=1)
-            lines[label] = ((values - begin) / (end - begin), styles[label])
-        for label, (curves, style) in lines.items():
-            axes.plot(x, np.nanmean(curves, axis=1), label=plain(label), **style)
-            axes.plot(x, curves, linestyle="", marker=".", markersize=3, alpha=0.6, color=style["color"])
-        heading(axes, f"cue of {grid.cue:g}/255")
-    panels[0].set_ylabel("share of the way")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, 2 * len(panels)))
+        axes.plot(x, np.nanmean(curves, axis=1), label=name, **style)
+        axes.plot(x, curves, linestyle="", marker=".", markersize=3, alpha=0.6, color=style["color"])
