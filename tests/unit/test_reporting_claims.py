@@ -13,7 +13,7 @@ from epsilens.config import section
 from epsilens.reporting.choice import choice_table
 from epsilens.reporting.claims import CLAIMS, TWO_EPSILONS, claims_table
 from epsilens.reporting.config import ReportConfig
-from epsilens.reporting.findings import NO_SHARED_SEED, ONE_IMAGE
+from epsilens.reporting.findings import ALIKE, NO_SHARED_SEED, ONE_IMAGE
 from epsilens.reporting.multiplicity import holm
 from epsilens.reporting.plausible import AUROC, RATES
 from epsilens.reporting.samples import samples
@@ -264,6 +264,19 @@ def test_rates_are_judged_by_their_interval(low: float, high: float, measure: st
     alone = claims(AS_CLAIMED, 1, plausible((low + high) / 2, low, high, measure, seeds=1))
     assert [row["verdict"] for row in select(alone, claim=name)] == ["undecided", verdict]
     assert [(row["n"], row["unit"]) for row in select(alone, claim=name)] == [(40, "images")] * 2
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_networks_that_are_all_alike_say_nothing_of_training(rate: float) -> None:
+    """Their interval is of images alone, however many seeds there are: it must not pass for one of training."""
+    low, high = (0.0, 0.06) if rate == 0 else (0.94, 1.0)
+    training, networks = select(
+        claims(AS_CLAIMED, rows=plausible(rate, low, high, RATES[1])), claim="plausible maps mislead"
+    )
+    assert (training["scope"], training["verdict"], training["why"]) == ("training", "undecided", ALIKE)
+    assert np.isnan(training["interval"]).all()
+    assert (networks["scope"], networks["verdict"]) == ("these networks", "supported" if rate else "contradicted")
+    assert (networks["n"], networks["unit"], networks["interval"]) == (40, "images", [low, high])
 
 
 def test_undefined_relevance_is_said_to_be_undefined() -> None:

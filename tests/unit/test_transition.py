@@ -137,12 +137,19 @@ def test_a_measure_of_robustness_alone_tells_no_networks_of_one_epsilon_apart() 
     assert only["p_within"] == 1.0
 
 
-def test_a_measure_that_stays_does_not_move() -> None:
+def test_a_measure_that_stays_shows_no_change() -> None:
     stays = np.random.default_rng(0).normal(size=(5, 3))
     stays[-1] = stays[0] + [0.1, -0.1, 0.01]
-    assert ask(grid(stays))["verdict"] == "does not move"
+    assert ask(grid(stays))["verdict"] == "no change shown"
     assert ask(grid(stays[:, :1], RELIANCE[:, :1]))["verdict"] == "undecided"  # one seed
-    assert ask(grid(0 * RELIANCE))["verdict"] == "does not move"  # nor does one that is the same for every network
+    assert ask(grid(0 * RELIANCE))["verdict"] == "no change shown"  # nor does one that is the same for every network
+
+
+def test_changes_that_cancel_over_cues_are_no_standstill() -> None:
+    up, down = (grid(sign * (1 - RELIANCE), cue=cue) for sign, cue in ((1, 8.0), (-1, 4.0)))
+    found = ask(up, down)
+    assert found["change"] == pytest.approx(0)
+    assert found["verdict"] != "no change shown"
 
 
 def test_a_seed_without_a_crossing_is_counted_as_missing() -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from epsilens.reporting.config import ReportConfig
 from epsilens.reporting.effects import difference, improved, p_value, share_of_gain, standardised
 from epsilens.reporting.equivalence import equivalence
-from epsilens.reporting.findings import ONE_SEED, Finding, Sample, Scope
+from epsilens.reporting.findings import ALIKE, ONE_SEED, Finding, Sample, Scope
 from epsilens.reporting.gate import Row
 from epsilens.reporting.multiplicity import holm, reachable
 from epsilens.reporting.plausible import AUROC, RATES
@@ -256,16 +256,22 @@ def blind(found: Samples, plausible: Sequence[Row], config: ReportConfig, scope:
 def _measured(
     found: Samples, plausible: Sequence[Row], measure: str, config: ReportConfig, scope: Scope
 ) -> list[tuple[str, Row, Finding]]:
-    """The rows of the largest epsilon as findings, with intervals over seeds and images: of training, but for one seed."""
+    """The rows of the largest epsilon as findings. Intervals are over seeds and images, of training; but where there is one
+    seed, or all networks are at 0 or at 1, and so show no spread, they are over images, of these networks."""
     shown = []
     for row in select(plausible, set="all", measure=measure, epsilon=found.epsilons[-1]):
-        if scope == "these networks" and row["n_seeds"] > 1:
+        alike = row["n_seeds"] > 1 and row["mean"] in (0, 1)
+        of_training = row["n_seeds"] > 1 and not alike
+        if scope == "these networks" and of_training:
             continue
         reason = "" if row["n"] and not math.isnan(row["mean"]) else "no map counts"
-        n, unit = (row["n_seeds"], "seeds") if row["n_seeds"] > 1 else (row["n"], "images")
+        low, high = row["low"], row["high"]
+        if scope == "training" and alike:
+            reason, low, high = reason or ALIKE, math.nan, math.nan
+        n, unit = (row["n_seeds"], "seeds") if of_training else (row["n"], "images")
         known: dict[str, Any] = {"confidence": config.confidence, "p": math.nan, "smallest_p": math.nan, "n": n}
         known |= {"unit": unit, "n_seeds": row["n_seeds"], "scope": scope, "reason": reason}
-        finding = Finding("bootstrap over seeds and images", row["mean"], row["low"], row["high"], **known)
+        finding = Finding("bootstrap over seeds and images", row["mean"], low, high, **known)
         shown.append((row["attribution"], row, finding))
     return shown
 

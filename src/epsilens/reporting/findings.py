@@ -25,6 +25,7 @@ Better = Literal["higher", "lower"]
 Alternative = Literal["two-sided", "rises", "falls"]
 
 ONE_SEED = "one seed: holds for these networks only"
+ALIKE = "the same for all networks: no spread that would tell of another training"
 UNDEFINED = "no defined score at an epsilon that is compared"
 NO_SHARED_SEED = "no seed is at both epsilons"
 ONE_IMAGE = "one image: nothing tells how others would score"

@@ -89,14 +89,15 @@ def compare(grids: Sequence[Grid], measure: Any, better: str | None, *, alpha: f
     that use it from the others? Grids have the same seeds in the same order.
 
     better: higher, lower, or None: the direction in which networks that use no cue are expected to be (None: higher).
-    Returns what `crossed` counts; `change` from the smallest epsilon to the largest with its interval; `verdict`; `auroc`,
-    the chance that a network without the cue has the better value, over all networks of a cue, and `auroc_within` among
-    those of the same epsilon only, with `p_within` and the number of `pairs`. Both p are of tests that exchange the reliance
-    of whole seeds, in all cues and at all epsilons alike.
+    Returns what `crossed` counts; `change` from the smallest epsilon to the largest, a mean over cues, with its interval;
+    `verdict`; `auroc`, the chance that a network without the cue has the better value, over all networks of a cue, and
+    `auroc_within` among those of the same epsilon only, with `p_within` and the number of `pairs`. Both p are of tests that
+    exchange the reliance of whole seeds, in all cues and at all epsilons alike.
     """
     orders = seed_orders(grids[0].reliance.shape[1], seed)
     changes = [grid.measures[measure][-1] - grid.measures[measure][0] for grid in grids]
     moved, found = student(np.mean(changes, axis=0), 1 - alpha), crossed(grids, measure, orders)
+    still = all(low <= 0 <= high for _, low, high in (student(change, 1 - alpha) for change in changes))
     sign = -1.0 if better == "lower" else 1.0
     networks = [(sign * grid.measures[measure].ravel(), grid.reliance.reshape(1, -1)) for grid in grids]
     same_epsilon = [
@@ -110,7 +111,7 @@ def compare(grids: Sequence[Grid], measure: Any, better: str | None, *, alpha: f
         "change": moved[0],
         "change_low": moved[1],
         "change_high": moved[2],
-        "verdict": _verdict(moved, found, alpha),
+        "verdict": _verdict(still, found, alpha),
         "auroc": float(separation(networks)[0][0]),
         "auroc_within": float(within[0]),
         "p_within": float(far.mean()) if pairs else float("nan"),
@@ -141,13 +142,13 @@ def crossed(grids: Sequence[Grid], measure: Any, orders: np.ndarray) -> dict[str
     }
 
 
-def _verdict(moved: tuple[float, float, float], found: dict[str, Any], alpha: float) -> str:
-    """`does not move`: the change may be 0; `with the cue`: most seeds cross in the step in which they let go of
+def _verdict(still: bool, found: dict[str, Any], alpha: float) -> str:
+    """`no change shown`: it may be 0 with every cue; `with the cue`: most seeds cross in the step in which they let go of
     the cue, more than by chance; `undecided`: neither, or too few seeds."""
-    if np.isfinite(moved).all() and moved[1] <= 0 <= moved[2]:
-        return "does not move"
+    if still:
+        return "no change shown"
     most = found["same"] > found["earlier"] + found["later"]
-    return "with the cue" if np.isfinite(moved).all() and most and found["p_same"] <= alpha else "undecided"
+    return "with the cue" if most and found["p_same"] <= alpha else "undecided"
 
 
 def separation(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, int]:
